@@ -1,0 +1,465 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The files of one local chunk store, worked on directly: for pool workers and threads, which may block.
+
+Layout and names are casync's and desync's (:mod:`desync.formats.stored`). A chunk is written under a temporary name in its own
+subdirectory and renamed, so that a reader finds it whole or not at all. Single chunks are not synced to disk; :meth:`sync` does
+it for the whole file system before an index that names them is put in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from desync.chunking.digests import SHA512_256
+from desync.errors import ChunkInvalid, ChunkMissing, StoreError, describe_os_error
+from desync.formats.chunk import Chunk
+from desync.formats.stored import (
+    DEFAULT_LEVEL,
+    MAX_CHUNK_SIZE,
+    Malformed,
+    chunk_id_of_name,
+    chunk_name,
+    form_named,
+    other_form,
+)
+from desync.stores import umask
+from desync.stores.pruning import Pruned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from desync.chunking.digests import Digest
+    from desync.formats.stored import StoredForm
+
+#: What the name of a file begins with while a chunk is being written: desync's prefix, so that its prune knows ours.
+TEMPORARY_PREFIX: Final = ".tmp-cacnk"
+
+_READ_STEP: Final = 1 << 19
+_FILE_MODE: Final = 0o644
+_DIRECTORY_MODE: Final = 0o755
+
+
+class StoredFile(NamedTuple):
+    """
+    One chunk file of a store.
+
+    :ivar chunk_id: 32 bytes.
+    :ivar path: where it really lies, which a misplaced file's id doesn't tell.
+    """
+
+    chunk_id: bytes
+    path: str
+
+
+class LocalFiles:
+    """
+    A local chunk store's files.
+
+    Instances are cheap, hold no descriptors, and are not to be shared between threads (the codec is reused).
+
+    :param path: the store's directory.
+    :param location: how messages name the store; the path if not given.
+    :param extension: the form that is written, and looked for first: ``".cacnk"`` or ``""``.
+    :param level: zstd's level for what is written.
+    :param skip_verify: hand out what is there without checking it.
+    :param set_modes: give files their mode explicitly, because the umask of this process may not be the one it started with.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        location: str | None = None,
+        extension: str = ".cacnk",
+        level: int = DEFAULT_LEVEL,
+        digest: Digest = SHA512_256,
+        skip_verify: bool = False,
+        set_modes: bool = True,
+    ) -> None:
+        self.path = path
+        self.location = path if location is None else location
+        self.form = form_named(extension, level)
+        self.level = level
+        self.digest = digest
+        self.skip_verify = skip_verify
+        self._set_modes = set_modes
+        self._other = other_form(self.form)
+        self._base = path if path.endswith("/") else path + "/"
+        self._temporary = f"{TEMPORARY_PREFIX}.{int.from_bytes(os.urandom(4), 'little')}{os.getpid():07d}"
+        self._written = 0
+
+    def settings(self) -> dict[str, object]:
+        """Give what another process needs to open the same store, in plain values: see :meth:`from_settings`."""
+        return {
+            "path": os.fsencode(self.path),
+            "location": self.location,
+            "extension": self.form.extension,
+            "level": self.level,
+            "digest": self.digest.name,
+            "skip_verify": self.skip_verify,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, object], **more: bool) -> LocalFiles:
+        """Open the store that :meth:`settings` describes."""
+        from desync.chunking.digests import Digest
+
+        values = dict(settings)
+        path = values.pop("path")
+        digest = values.pop("digest")
+        assert isinstance(path, bytes) and isinstance(digest, str)
+        return cls(os.fsdecode(path), digest=Digest.named(digest), **values, **more)  # type: ignore[arg-type]
+
+    def local_files(self) -> tuple[LocalFiles, ...]:
+        """See :class:`desync.interfaces.ILocalFiles`."""
+        return (self,)
+
+    def check(self, *, writing: bool = False) -> None:
+        """
+        Make sure that the store is a directory that can be used.
+
+        :raises StoreError: if it isn't.
+        """
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise StoreError(self.location, _reason(error)) from None
+        if not stat.S_ISDIR(found.st_mode):
+            raise StoreError(self.location, "not a directory")
+        wanted = os.R_OK | os.X_OK | (os.W_OK if writing else 0)
+        if not os.access(self.path, wanted):
+            what = "written to" if writing and os.access(self.path, os.R_OK | os.X_OK) else "read"
+            raise StoreError(self.location, f"it can't be {what}: Permission denied")
+
+    def path_of(self, chunk_id: bytes, form: StoredForm | None = None) -> str:
+        """Give the path of a chunk, in the store's form if no other is named."""
+        return self._base + chunk_name(chunk_id, (form or self.form).extension)
+
+    # Reading
+
+    def read(self, chunk_id: bytes, limit: int = MAX_CHUNK_SIZE) -> tuple[bytes, StoredForm]:
+        """
+        Read a chunk's stored bytes, from the other form if there is none in the store's own.
+
+        :param limit: the most plain bytes that the chunk may have.
+        :returns: the stored bytes and their form; nothing is verified.
+        :raises ChunkMissing: if there is none.
+        :raises ChunkInvalid: if the file is larger than any chunk within the limit.
+        :raises StoreError: if the file can't be read.
+        """
+        for form in (self.form, self._other):
+            try:
+                return self._read_file(self.path_of(chunk_id, form), chunk_id, form.stored_limit(limit)), form
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
+        raise ChunkMissing(chunk_id, self.location)
+
+    def read_plain(self, chunk_id: bytes, size: int) -> bytes:
+        """
+        Read a chunk's plain bytes. The length is checked, the digest is not: callers do that for many at once.
+
+        :param size: how many bytes the chunk has.
+        :raises: as :meth:`read`, and ChunkInvalid if it can't be decoded or has another size.
+        """
+        stored, form = self.read(chunk_id, size)
+        try:
+            return form.decode(stored, size, size)
+        except Malformed as error:
+            raise ChunkInvalid(chunk_id, str(error), self.location) from None
+
+    def get(self, chunk_id: bytes, limit: int = MAX_CHUNK_SIZE) -> Chunk:
+        """
+        Read a chunk, verified unless this store skips that.
+
+        :raises: as :meth:`read`, and ChunkInvalid if it isn't the chunk.
+        """
+        stored, form = self.read(chunk_id, limit)
+        # The chunk gets a form of its own: this store's codec must stay with this store's thread.
+        chunk = Chunk(chunk_id, stored=stored, form=form_named(form.extension, self.level), limit=limit)
+        if not self.skip_verify:
+            try:
+                chunk.verify(self.digest)
+            except ChunkInvalid as error:
+                raise ChunkInvalid(chunk_id, error.why, self.location) from None
+        return chunk
+
+    def _read_file(self, path: str, chunk_id: bytes, limit: int) -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(descriptor, min(_READ_STEP, limit + 1))
+            if len(data) < _READ_STEP and len(data) <= limit:
+                return data
+            pieces = [data]
+            total = len(data)
+            while data and total <= limit:
+                data = os.read(descriptor, min(1 << 24, limit + 1 - total))
+                pieces.append(data)
+                total += len(data)
+            if total > limit:
+                raise ChunkInvalid(chunk_id, f"its file is larger than {limit} bytes", self.location)
+            return b"".join(pieces)
+        finally:
+            os.close(descriptor)
+
+    def has(self, chunk_id: bytes) -> bool:
+        """
+        Tell whether a chunk is there in the store's form.
+
+        :raises StoreError: if the file system can't tell.
+        """
+        try:
+            os.stat(self.path_of(chunk_id))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
+        return True
+
+    # Writing
+
+    def renew(self, chunk_id: bytes) -> bool:
+        """
+        Tell whether a chunk is there in the store's form, and make it young if so, for age-based clean-up and for prune.
+
+        Where the age can't be set (a read-only file system, somebody else's file) the answer is all there is.
+
+        :raises StoreError: if the file system can't tell.
+        """
+        path = self.path_of(chunk_id)
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return self.has(chunk_id)
+        return True
+
+    def put(self, chunk_id: bytes, stored: bytes) -> None:
+        """
+        Write a chunk in the store's form, replacing it if it is there. Nothing is verified.
+
+        :raises StoreError: if it can't be written; no part of it is left.
+        """
+        path = self.path_of(chunk_id)
+        directory = path[: len(self._base) + 4]
+        self._written += 1
+        temporary = f"{directory}/{self._temporary}{self._written:06d}"
+        try:
+            descriptor = self._create(temporary, directory)
+            try:
+                try:
+                    if self._set_modes:
+                        os.fchmod(descriptor, umask.file_mode(_FILE_MODE))
+                    written = os.write(descriptor, stored)
+                    while written < len(stored):
+                        written += os.write(descriptor, memoryview(stored)[written:])
+                finally:
+                    os.close(descriptor)
+                os.rename(temporary, path)
+            except BaseException:
+                _remove_quietly(temporary)
+                raise
+        except OSError as error:
+            raise StoreError(self.location, f"chunk {chunk_id.hex()} can't be stored: {_reason(error)}") from None
+
+    def put_chunk(self, chunk: Chunk) -> None:
+        """
+        Write a chunk, verified first if it isn't yet.
+
+        :raises: as :meth:`put`, and ChunkInvalid.
+        """
+        chunk.verify(self.digest)
+        self.put(chunk.chunk_id, chunk.stored_as(self.form))
+
+    def put_plain(self, chunk_id: bytes, plain: bytes | memoryview) -> int:
+        """
+        Encode and write a chunk whose id is known to be right.
+
+        :returns: the size of its stored form, in bytes.
+        :raises: as :meth:`put`.
+        """
+        stored = self.form.encode(plain)
+        self.put(chunk_id, stored)
+        return len(stored)
+
+    def _create(self, temporary: str, directory: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(temporary, flags, _FILE_MODE)
+        except FileNotFoundError:
+            pass
+        try:
+            os.mkdir(directory, _DIRECTORY_MODE)
+            if self._set_modes:
+                os.chmod(directory, umask.file_mode(_DIRECTORY_MODE))
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path) from None
+        return os.open(temporary, flags, _FILE_MODE)
+
+    def sync(self) -> None:
+        """Make everything that was written to the store's file system last, where the system can (Linux); otherwise do nothing."""
+        try:
+            import ctypes
+
+            syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+        except (ImportError, OSError, AttributeError):
+            return
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if syncfs(descriptor) != 0:
+                code = ctypes.get_errno()
+                raise StoreError(self.location, f"it can't be synced: {os.strerror(code)}")
+        finally:
+            os.close(descriptor)
+
+    # Listing and removing
+
+    def subdirectories(self) -> list[str]:
+        """
+        List the paths of the subdirectories that can hold chunks, sorted.
+
+        :raises StoreError: if the store can't be listed.
+        """
+        try:
+            with os.scandir(self.path) as entries:
+                return sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        except OSError as error:
+            raise StoreError(self.location, _reason(error)) from None
+
+    def files(self, directory: str) -> Iterator[StoredFile]:
+        """
+        List the chunk files in the store's form below one subdirectory, however deep.
+
+        :raises StoreError: if it can't be listed.
+        """
+        for entry in self._walk(directory):
+            chunk_id = chunk_id_of_name(entry.name, self.form.extension)
+            if chunk_id is not None:
+                yield StoredFile(chunk_id, entry.path)
+
+    def all_files(self) -> Iterator[StoredFile]:
+        """List all chunk files in the store's form. See :meth:`files`."""
+        for directory in self.subdirectories():
+            yield from self.files(directory)
+
+    def _walk(self, directory: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._walk(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry
+        except FileNotFoundError:
+            return  # removed since it was listed
+        except OSError as error:
+            raise StoreError(self.location, _reason(error)) from None
+
+    def remove(self, chunk_id: bytes) -> None:
+        """
+        Remove a chunk in the store's form.
+
+        :raises ChunkMissing: if it isn't there.
+        :raises StoreError: if it can't be removed.
+        """
+        try:
+            os.unlink(self.path_of(chunk_id))
+        except FileNotFoundError:
+            raise ChunkMissing(chunk_id, self.location) from None
+        except OSError as error:
+            raise StoreError(self.location, f"chunk {chunk_id.hex()} can't be removed: {_reason(error)}") from None
+
+    def prune(
+        self,
+        keep: Callable[[bytes], bool],
+        min_age: float,
+        *,
+        dry_run: bool = False,
+        pause: Callable[[int], None] = lambda done: None,
+        now: Callable[[], float] = time.time,
+    ) -> Pruned:
+        """
+        Remove the chunks in the store's form that aren't kept, and temporary files. See :meth:`desync.interfaces.IChunkRemover`.
+
+        :param pause: called for every subdirectory with the number of files seen so far; what it raises ends the prune.
+        """
+        kept = removed = removed_bytes = spared = spared_bytes = leftovers = seen = 0
+        for directory in self.subdirectories():
+            pause(seen)
+            for entry in self._walk(directory):
+                seen += 1
+                temporary = entry.name.startswith(TEMPORARY_PREFIX)
+                chunk_id = None if temporary else chunk_id_of_name(entry.name, self.form.extension)
+                if not temporary and chunk_id is None:
+                    continue
+                if chunk_id is not None and keep(chunk_id):
+                    kept += 1
+                    continue
+                # The age is read as late as can be: a writer that finds a chunk present renews it.
+                try:
+                    found = os.stat(entry.path, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if now() - found.st_mtime < min_age:
+                    if not temporary:
+                        spared += 1
+                        spared_bytes += found.st_size
+                    continue
+                if not dry_run:
+                    try:
+                        if not self._remove_old(entry.path, min_age, now):
+                            spared += not temporary
+                            spared_bytes += 0 if temporary else found.st_size
+                            continue
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        raise StoreError(self.location, f"{entry.name} can't be removed: {_reason(error)}") from None
+                if temporary:
+                    leftovers += 1
+                else:
+                    removed += 1
+                    removed_bytes += found.st_size
+        return Pruned(kept, removed, removed_bytes, spared, spared_bytes, leftovers)
+
+    def _remove_old(self, path: str, min_age: float, now: Callable[[], float]) -> bool:
+        """
+        Remove a file unless it has become young since its age was read.
+
+        A writer that finds the chunk present renews it and relies on it, which can happen at any moment up to the removal. So
+        the file is first taken out of the way, where no writer finds it, and put back if it turns out to have been renewed.
+        """
+        directory, _, name = path.rpartition("/")
+        self._written += 1
+        aside = path if name.startswith(TEMPORARY_PREFIX) else f"{directory}/{self._temporary}{self._written:06d}"
+        if aside != path:
+            os.rename(path, aside)
+            if now() - os.stat(aside, follow_symlinks=False).st_mtime < min_age:
+                os.rename(aside, path)
+                return False
+        os.unlink(aside)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<LocalFiles {self.location}>"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or describe_os_error(error)
+
+
+def _remove_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
