@@ -3,8 +3,8 @@
 """
 The 64-bit feature flag word of casync's indexes and archives.
 
-The low 33 bits say which metadata an archive records, the four highest how it was made. Source of every bit and rule: casync's
-format definitions, confirmed against files that casync 2 writes.
+The low 33 bits say which metadata an archive records, the four highest how it was made. Source of
+every bit and rule: casync's format definitions, confirmed against files that casync 2 writes.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def normalize(flags: int) -> int:
     """
     Drop the bits that others make redundant, and add those that others need.
 
-    A writer must write normalized flags, and a reader refuses flags that differ from their normal form.
+    A writer must write normalized flags, and a reader refuses flags that differ from their normal
+    form.
 
     :param flags: known bits in any combination.
     """
@@ -148,7 +149,8 @@ def catar_flags(first_bytes: bytes | bytearray | memoryview) -> int:
     Give the feature flags of the archive that a file begins with.
 
     :param first_bytes: the first 64 bytes of the file, or more, or all it has.
-    :returns: the flags of the ENTRY record; 0 if the file begins with none, or with one whose flags no reader takes.
+    :returns: the flags of the ENTRY record; 0 if the file begins with none, or with one whose flags
+        no reader takes.
     """
     if len(first_bytes) < ENTRY_SIZE:
         return 0
@@ -162,8 +164,9 @@ def blob_flags(sha512_256: bool, first_bytes: bytes | bytearray | memoryview = b
     """
     Give the flag word of a blob's index: what Go desync's ``make`` writes.
 
-    The flags of an archive (a blob may be one) are added. Unlike Go's, the word is then normalized, for casync refuses an index
-    whose isn't, and it names the digest that the ids were made with, whatever the archive says.
+    The flags of an archive (a blob may be one) are added. Unlike Go's, the word is then normalized,
+    for casync refuses an index whose isn't, and it names the digest that the ids were made with,
+    whatever the archive says.
 
     :param sha512_256: whether the ids are SHA-512/256 digests; else they are SHA-256.
     :param first_bytes: the first 64 bytes of the blob, or all it has.

@@ -3,14 +3,15 @@
 """
 Chunk ids, one and many.
 
-An id is the digest of a chunk's plain bytes: 32 bytes, written as 64 hexadecimal digits. An index of a large disk has millions,
-so sets of ids are packed: :class:`ChunkIds` is a view on a buffer, and no object exists for an id until someone looks at it.
+An id is the digest of a chunk's plain bytes: 32 bytes, written as 64 hexadecimal digits. An index
+of a large disk has millions, so sets of ids are packed: :class:`ChunkIds` is a view on a buffer,
+and no object exists for an id until someone looks at it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from binascii import unhexlify
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from struct import iter_unpack
 from typing import overload
@@ -21,7 +22,7 @@ from desync.errors import UsageError
 ID_SIZE = 32
 """Length of a chunk id in bytes."""
 
-_BLOCK = 8192  # ids of either side that a merge holds as objects at a time
+_BLOCK = 4096  # ids of either side that a merge holds as objects at a time
 
 
 class InvalidId(UsageError, ValueError):
@@ -51,7 +52,7 @@ def _shown(text: str | bytes) -> str:
     return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
-def read_id_lines(source: str | bytes | Iterable[str] | Iterable[bytes], where: str = "") -> ChunkIds:
+def read_id_lines(source: str | bytes | Iterable[str | bytes], where: str = "") -> ChunkIds:
     """
     Read a text file of chunk ids: one per line, surrounding blanks ignored, empty lines skipped.
 
@@ -60,7 +61,6 @@ def read_id_lines(source: str | bytes | Iterable[str] | Iterable[bytes], where: 
     :returns: the ids in the file's order, duplicates kept.
     :raises InvalidId: naming the file and the line that isn't an id.
     """
-    lines: Iterable[str] | Iterable[bytes]
     lines = source.splitlines() if isinstance(source, (str, bytes)) else source
     packed = bytearray()
     for number, line in enumerate(lines, 1):
@@ -77,8 +77,8 @@ class ChunkIds(Sequence[bytes]):
     """
     An immutable sequence of chunk ids over a buffer that holds them at equal distances.
 
-    Slices, and an index's ids, are views: they copy nothing and keep the buffer alive. Whoever gave the buffer must not change it
-    afterwards.
+    Slices, and an index's ids, are views: they copy nothing and keep the buffer alive. Whoever gave
+    the buffer must not change it afterwards.
 
     :param buffer: where the ids are.
     :param offset: where in it the first id begins, in bytes.
@@ -109,7 +109,9 @@ class ChunkIds(Sequence[bytes]):
         self.is_sorted = is_sorted or count < 2
 
     @classmethod
-    def from_bytes(cls, packed: bytes | bytearray | memoryview, is_sorted: bool = False) -> ChunkIds:
+    def from_bytes(
+        cls, packed: bytes | bytearray | memoryview, is_sorted: bool = False
+    ) -> ChunkIds:
         """
         Take ids that lie one after the other, without copying them.
 
@@ -171,9 +173,9 @@ class ChunkIds(Sequence[bytes]):
         begin = self._offset
         last = begin + (self._count - 1) * self._stride
         gap = self._stride - ID_SIZE
-        with memoryview(self._buffer) as view:
-            for (chunk_id,) in iter_unpack(f"{ID_SIZE}s{gap}x", view[begin:last]):
-                yield chunk_id
+        view = memoryview(self._buffer)[begin:last]
+        for (chunk_id,) in iter_unpack(f"{ID_SIZE}s{gap}x", view):
+            yield chunk_id
         # Apart, because nothing needs to follow the last id in the buffer.
         yield bytes(self._buffer[last : last + ID_SIZE])
 
@@ -198,13 +200,17 @@ class ChunkIds(Sequence[bytes]):
         return f"<{self._count} chunk ids{', sorted' if self.is_sorted else ''}>"
 
     def to_bytes(self) -> bytes:
-        """Give the ids one after the other, 32 bytes each; a copy unless that is how they lie in a ``bytes`` anyway."""
+        """
+        Give the ids one after the other, 32 bytes each.
+
+        A copy, unless they are a whole ``bytes`` already.
+        """
         if self._stride == ID_SIZE:
             return bytes(self._buffer[self._offset : self._offset + self._count * ID_SIZE])
         return b"".join(self)
 
     def sorted_unique(self) -> ChunkIds:
-        """Give each different id once, in ascending order: what set algebra and fast look-up need."""
+        """Give each different id once, ascending: what set algebra and fast look-up need."""
         if self.is_sorted:
             return self
         order = kernels.sort_ids(self._buffer, self._offset, self._stride, self._count)
@@ -243,13 +249,12 @@ class ChunkIds(Sequence[bytes]):
         )
 
 
-def _aligned_blocks(
-    left: ChunkIds, right: ChunkIds
-) -> Iterator[tuple[list[bytes], list[bytes]]]:
+def _aligned_blocks(left: ChunkIds, right: ChunkIds) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """
     Walk through two sorted sequences together, a bounded number of ids at a time.
 
-    Whatever id is in both comes in the same pair of lists, so each pair can be dealt with by itself, at the speed of built-in sets.
+    Whatever id is in both comes in the same pair of lists, so each pair can be dealt with by
+    itself, at the speed of built-in sets.
     """
     if not (left.is_sorted and right.is_sorted):
         raise ValueError("only sorted ids can be merged: call sorted_unique() first")
