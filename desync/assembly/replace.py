@@ -1,0 +1,169 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Replacing a whole file at once: whoever opens it finds the old content or all of the new."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from desync.errors import FileError
+from desync import umask
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: How much of the target's name its temporary file's name repeats, in bytes: names of 255 are
+#: possible.
+_NAME_PART: Final = 200
+
+
+class Replacement:
+    """
+    A file that is about to take another's place; made by :func:`replacing`.
+
+    :ivar path: where it will be.
+    """
+
+    def __init__(self, path: str, mode: int | None, sync: str, shown: str | None) -> None:
+        self.path = path
+        self._shown = path if shown is None else shown
+        self._sync = sync != "none"
+        self._mode = mode
+        self._descriptor = -1
+        self._target = ""
+        self._temporary: str | None = None
+
+    def fileno(self) -> int:
+        """Give the descriptor, open for writing."""
+        return self._descriptor
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """
+        Append all of some bytes.
+
+        :raises FileError: if they can't be written.
+        """
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as error:
+            raise self._error(error) from None
+
+    def __enter__(self) -> Replacement:
+        try:
+            self._open()
+        except OSError as error:
+            self._discard()
+            raise self._error(error) from None
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except OSError as error:
+            self._discard()
+            raise self._error(error) from None
+        except BaseException:
+            self._discard()
+            raise
+
+    def _open(self) -> None:
+        if not os.path.basename(self.path):
+            code = errno.EISDIR if self.path else errno.ENOENT
+            raise OSError(code, os.strerror(code))
+        mode = umask.file_mode(0o666) if self._mode is None else self._mode
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISDIR(found.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(found.st_mode):
+                # A terminal, a pipe, /dev/null: nothing to put another file in place of.
+                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                self._sync = False
+                return
+            if self._mode is None:
+                mode = stat.S_IMODE(found.st_mode)
+        # As a truncating writer would, follow links: the file they lead to is what is replaced.
+        self._target = os.path.realpath(self.path)
+        directory, name = os.path.split(self._target)
+        part = os.fsdecode(os.fsencode(name)[:_NAME_PART])
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        temporary = os.path.join(directory, f".{part}.{os.urandom(8).hex()}")
+        self._descriptor = os.open(temporary, flags, mode & 0o777)
+        self._temporary = temporary
+        os.fchmod(self._descriptor, mode)
+
+    def _finish(self) -> None:
+        if self._sync:
+            os.fsync(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        if self._temporary is not None:
+            os.rename(self._temporary, self._target)
+            self._temporary = None
+            if self._sync:
+                _sync_directory(os.path.dirname(self._target))
+
+    def _discard(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        temporary, self._temporary = self._temporary, None
+        try:
+            if descriptor >= 0:
+                os.close(descriptor)
+            if temporary is not None:
+                os.unlink(temporary)
+        except OSError:
+            pass  # the first error is the one to tell
+
+    def _error(self, error: OSError) -> FileError:
+        return FileError(self._shown, error.strerror or str(error))
+
+
+def replacing(
+    path: str, mode: int | None = None, sync: str = "end", *, shown: str | None = None
+) -> Replacement:
+    """
+    Write a file that replaces another, or appears, only once it is complete::
+
+        with replacing("os.caibx") as out:
+            out.write(data)
+
+    The temporary file is beside the target, named ``.<its name>.<random>``, and removed if the body
+    or anything else fails. A target that isn't a regular file (``/dev/stdout``, a pipe) is written
+    to directly.
+
+    :param path: the target; symbolic links are followed.
+    :param mode: permission bits of the new file. If None: the old file's, or else 0666 less the
+        umask.
+    :param sync: ``"none"``: leave it to the system when the content and the new name reach the
+        disk; anything else: wait for both.
+    :param shown: how errors name the target; its path if None.
+    :raises FileError: if the file can't be written or put in place.
+    """
+    return Replacement(path, mode, sync, shown)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
