@@ -86,16 +86,16 @@ apt_get() {
         -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1 "$@" </dev/null 9<&- # no daemon that a package starts may hold the lock of setup_venv
 }
 
-# An environment without pip gets one from wherever there is one: another pip, or the distribution's package of it,
-# which any user can fetch and unpack.
+# bootstrap_pip PYTHON FOLDER: the environment in the folder gets a pip from wherever there is one: the Python that it was
+# made with, or the distribution's package of pip, which any user can fetch and unpack.
 bootstrap_pip() {
-    local base=$1 scratch wheel status=1
-    "$base" -m pip --python "$python" install --quiet pip 2>/dev/null && return
+    local scratch wheel status=1
+    "$1" -m pip --python "$2/bin/python" install --quiet pip 2>/dev/null && return
     scratch=$(mktemp -d)
     wheel=$(find /usr/share/python-wheels -name 'pip-*.whl' 2>/dev/null | head -n 1)
     [ -n "$wheel" ] || wheel=$(fetch_pip_package "$scratch")
     if [ -n "$wheel" ]; then
-        PYTHONPATH="$wheel" "$python" -m pip install --quiet pip && status=0
+        PYTHONPATH="$wheel" "$2/bin/python" -m pip install --quiet pip && status=0
     fi
     rm -rf "$scratch"
     return "$status"
@@ -116,16 +116,16 @@ fetch_pip_package() (
 # Whether the environment is there, its Python too, and was not moved together with its clone (scripts name their Python).
 venv_works() { "$python" -c 'import pip' 2>/dev/null && grep -qF "$venv/bin/" "$venv/bin/pip"; }
 
+# make_venv FOLDER: a new environment with pip in it.
 make_venv() {
     local base
     base=$(find_python)
-    say "making $venv with $base"
     if ! has_ensurepip "$base" && may_install; then apt_install "$(package_of "$base" venv)" || true; fi
-    rm -rf "$venv"
-    if has_ensurepip "$base" && "$base" -m venv "$venv" >/dev/null; then return; fi
-    rm -rf "$venv"
-    if "$base" -m venv --without-pip "$venv" >/dev/null && bootstrap_pip "$base"; then return; fi
-    rm -rf "$venv"
+    rm -rf "$1"
+    if has_ensurepip "$base" && "$base" -m venv "$1" >/dev/null; then return; fi
+    rm -rf "$1"
+    if "$base" -m venv --without-pip "$1" >/dev/null && bootstrap_pip "$base" "$1"; then return; fi
+    rm -rf "$1"
     die "cannot make a virtual environment with pip in it; needed: apt-get install $(package_of "$base" venv)"
 }
 
@@ -172,7 +172,10 @@ setup_venv_locked() {
         dev) level=2 extras='[dev]' ;;
         *) die "no such set-up: $1" ;;
     esac
-    venv_works || make_venv
+    if ! venv_works; then
+        say "making $venv"
+        make_venv "$venv"
+    fi
     missing=$(missing_for_extension "$python")
     if [ -n "$missing" ] && may_install; then
         # shellcheck disable=SC2086 # a list of names
