@@ -10,6 +10,10 @@ every bit and rule: casync's format definitions, confirmed against files that ca
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from desync.chunking.digests import Digest
 
 WITH_16BIT_UIDS = 0x1
 WITH_32BIT_UIDS = 0x2
@@ -160,7 +164,7 @@ def catar_flags(first_bytes: bytes | bytearray | memoryview) -> int:
     return int(flags)
 
 
-def blob_flags(sha512_256: bool, first_bytes: bytes | bytearray | memoryview = b"") -> int:
+def blob_flags(digest: Digest, first_bytes: bytes | bytearray | memoryview = b"") -> int:
     """
     Give the flag word of a blob's index: what Go desync's ``make`` writes.
 
@@ -168,9 +172,8 @@ def blob_flags(sha512_256: bool, first_bytes: bytes | bytearray | memoryview = b
     for casync refuses an index whose isn't, and it names the digest that the ids were made with,
     whatever the archive says.
 
-    :param sha512_256: whether the ids are SHA-512/256 digests; else they are SHA-256.
+    :param digest: the algorithm of the ids.
     :param first_bytes: the first 64 bytes of the blob, or all it has.
     """
-    flags = EXCLUDE_NODUMP | catar_flags(first_bytes)
-    flags = flags | SHA512_256 if sha512_256 else flags & ~SHA512_256
-    return normalize(flags)
+    recorded = catar_flags(first_bytes) & ~SHA512_256
+    return normalize(EXCLUDE_NODUMP | recorded | digest.feature_flag)

@@ -136,6 +136,11 @@ class ChunkIds(Sequence[bytes]):
             packed += chunk_id
         return cls.from_bytes(packed)
 
+    @property
+    def layout(self) -> tuple[bytes | memoryview, int, int, int]:
+        """What the kernels ask for: the buffer, the first id's offset, the stride, the count."""
+        return self._buffer, self._offset, self._stride, self._count
+
     def __len__(self) -> int:
         return self._count
 
@@ -182,10 +187,28 @@ class ChunkIds(Sequence[bytes]):
     def __contains__(self, chunk_id: object) -> bool:
         if not isinstance(chunk_id, bytes):
             return False
-        if not self.is_sorted:
-            return any(chunk_id == mine for mine in self)
-        position = bisect_left(self, chunk_id)
-        return position < self._count and self[position] == chunk_id
+        try:
+            self.index(chunk_id)
+        except ValueError:
+            return False
+        return True
+
+    def index(self, value: bytes, start: int = 0, stop: int | None = None) -> int:
+        """
+        Say where an id is first; quickly, if the ids are sorted.
+
+        :raises ValueError: if it isn't there.
+        """
+        start, stop, _ = slice(start, stop).indices(self._count)
+        if self.is_sorted:
+            position = bisect_left(self, value, start, max(start, stop))
+            if position < stop and self[position] == value:
+                return position
+        else:
+            for position, mine in enumerate(self[start:stop], start):
+                if mine == value:
+                    return position
+        raise ValueError("no such chunk id here")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChunkIds):

@@ -123,7 +123,7 @@ class Index:
         where = where or "index"
         view = memoryview(data)
         flags, sizes = _parse_start(view, where)
-        index_digest = SHA512_256 if flags & feature.SHA512_256 else SHA256
+        index_digest = _digest_of(flags)
         if digest is not None and index_digest is not digest:
             used = "SHA512-256" if index_digest is SHA512_256 else "SHA256"
             raise WrongDigest(where, f"index file uses {used}")
@@ -140,7 +140,7 @@ class Index:
     @property
     def digest(self) -> Digest:
         """The algorithm that the ids are made with."""
-        return SHA512_256 if self.flags & feature.SHA512_256 else SHA256
+        return _digest_of(self.flags)
 
     @property
     def size(self) -> int:
@@ -237,6 +237,10 @@ class Index:
         return b"".join(self.pieces())
 
 
+def _digest_of(flags: int) -> Digest:
+    return SHA512_256 if flags & feature.SHA512_256 else SHA256
+
+
 def _parse_start(view: memoryview, where: str) -> tuple[int, IndexSizes]:
     """Read and check what comes before the first item."""
     if len(view) < 16:
@@ -299,10 +303,9 @@ class IndexBuilder:
     __slots__ = ("_flags", "_sizes", "_table")
 
     def __init__(self, sizes: HasSizes, digest: Digest, flags: int | None = None) -> None:
-        uses_sha512_256 = digest is SHA512_256
         if flags is None:
-            flags = feature.blob_flags(uses_sha512_256)
-        if bool(flags & feature.SHA512_256) != uses_sha512_256:
+            flags = feature.blob_flags(digest)
+        if flags & feature.SHA512_256 != digest.feature_flag:
             raise ValueError("the feature flags name another digest than the one in use")
         refused = feature.why_refused(flags)
         if refused is not None:
