@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: possible.
 _NAME_PART: Final = 200
 
+_RANDOM_BYTES: Final = 8
+
 
 class Replacement:
     """
@@ -39,6 +41,16 @@ class Replacement:
     def fileno(self) -> int:
         """Give the descriptor, open for writing."""
         return self._descriptor
+
+    @property
+    def working_path(self) -> str:
+        """Where the content is while it is being written: for others who write parts of it."""
+        return self.path if self._temporary is None else self._temporary
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a file with places to write to; a pipe or a terminal, which is written to directly, isn't."""
+        return self._temporary is not None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """
@@ -105,10 +117,15 @@ class Replacement:
         self._target = os.path.realpath(self.path)
         directory, name = os.path.split(self._target)
         part = os.fsdecode(os.fsencode(name)[:_NAME_PART])
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        temporary = os.path.join(directory, f".{part}.{os.urandom(8).hex()}")
-        self._descriptor = os.open(temporary, flags, mode & 0o777)
-        self._temporary = temporary
+        _remove_stale(directory, part)
+        while True:
+            self._temporary = os.path.join(directory, f".{part}.{os.urandom(_RANDOM_BYTES).hex()}")
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self._temporary, flags, mode & 0o777)
+            if _lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
+                break
+            # Somebody who looks for stale files took it for one before it was locked.
+            os.close(self._descriptor)
         os.fchmod(self._descriptor, mode)
 
     def _finish(self) -> None:
@@ -159,6 +176,53 @@ def replacing(
     :raises FileError: if the file can't be written or put in place.
     """
     return Replacement(path, mode, sync, shown)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file for as long as it is open here. Where there are no locks, or not on this file system, all is well too."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
+def _remove_stale(directory: str, part: str) -> None:
+    """
+    Remove what was left by others who wrote the same target and were killed.
+
+    Whoever is still writing holds a lock on its file; where files can't be locked, nothing is removed.
+    """
+    try:
+        import fcntl
+
+        names = os.listdir(directory or ".")
+    except (ImportError, OSError):
+        return
+    begin = f".{part}."
+    digits = frozenset("0123456789abcdef")
+    for name in names:
+        if not name.startswith(begin) or len(name) != len(begin) + 2 * _RANDOM_BYTES:
+            continue
+        if not digits.issuperset(name[len(begin) :]):
+            continue
+        path = os.path.join(directory, name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _sync_directory(path: str) -> None:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import zstandard
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -105,21 +104,27 @@ class Compressed(StoredForm):
 
     def __init__(self, level: int = DEFAULT_LEVEL) -> None:
         self.level = level
-        self._small: zstandard.ZstdCompressor | None = None
-        self._large: zstandard.ZstdCompressor | None = None
-        self._decompress = zstandard.ZstdDecompressor().decompress
+        self._small: Callable[[Buffer], bytes] | None = None
+        self._large: Callable[[Buffer], bytes] | None = None
+        self._decompress: Callable[..., bytes] | None = None
+
+    # zstandard takes 15 ms to import, which work on indexes alone needn't wait for.
 
     def encode(self, plain: Buffer) -> bytes:
         if len(plain) <= _FIXED_UP_TO:
             if self._small is None:
+                import zstandard
+
                 parameters = zstandard.ZstdCompressionParameters.from_level(
                     self.level, source_size=1 << 16, window_log=18, write_content_size=True
                 )
-                self._small = zstandard.ZstdCompressor(compression_params=parameters)
-            return self._small.compress(plain)
+                self._small = zstandard.ZstdCompressor(compression_params=parameters).compress
+            return self._small(plain)
         if self._large is None:
-            self._large = zstandard.ZstdCompressor(level=self.level)
-        return self._large.compress(plain)
+            import zstandard
+
+            self._large = zstandard.ZstdCompressor(level=self.level).compress
+        return self._large(plain)
 
     def decode(self, stored: Buffer, limit: int, size: int | None = None) -> bytes:
         magic = bytes(stored[:6])
@@ -134,13 +139,26 @@ class Compressed(StoredForm):
         raise Malformed("it is not a compressed chunk")
 
     def _decode_zstd(self, stored: Buffer, limit: int, size: int | None) -> bytes:
+        import zstandard
+
+        if self._decompress is None:
+            self._decompress = zstandard.ZstdDecompressor().decompress
         try:
             declared = zstandard.frame_content_size(stored)
             if declared > limit:
                 raise Malformed(f"it holds {declared} bytes, more than {limit}")
-            # Without a declared size (casync streams its frames) the bound is what is allocated.
-            bound = 0 if declared >= 0 else min(limit, size) if size is not None else limit
-            return self._decompress(stored, max_output_size=bound, allow_extra_data=False)
+            if declared >= 0:
+                return self._decompress(stored, allow_extra_data=False)
+            # casync streams its frames, so they don't say their size and the bound is what is allocated: begin with what
+            # nearly every chunk fits in.
+            bound = min(limit, size or max(_FIXED_UP_TO, 8 * len(stored)))
+            while True:
+                try:
+                    return self._decompress(stored, max_output_size=bound, allow_extra_data=False)
+                except zstandard.ZstdError:
+                    if size is not None or bound >= limit:
+                        raise
+                    bound = min(limit, 8 * bound)
         except zstandard.ZstdError as error:
             raise Malformed(_first_line(error)) from None
 

@@ -28,7 +28,7 @@ from desync.formats.stored import (
     form_named,
     other_form,
 )
-from desync.stores import umask
+from desync import umask
 from desync.stores.pruning import Pruned
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class LocalFiles:
         """
         for form in (self.form, self._other):
             try:
-                return self._read_file(self.path_of(chunk_id, form), chunk_id, form.stored_limit(limit)), form
+                return self.read_file(self.path_of(chunk_id, form), chunk_id, form.stored_limit(limit)), form
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -191,7 +191,16 @@ class LocalFiles:
                 raise ChunkInvalid(chunk_id, error.why, self.location) from None
         return chunk
 
-    def _read_file(self, path: str, chunk_id: bytes, limit: int) -> bytes:
+    def read_file(self, path: str, chunk_id: bytes, limit: int | None = None) -> bytes:
+        """
+        Read a chunk's file, wherever it lies.
+
+        :param limit: the most bytes it may have; as many as any chunk's file, if None.
+        :raises ChunkInvalid: if it is larger.
+        :raises OSError: if it can't be read.
+        """
+        if limit is None:
+            limit = self.form.stored_limit(MAX_CHUNK_SIZE)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             data = os.read(descriptor, min(_READ_STEP, limit + 1))

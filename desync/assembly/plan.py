@@ -1,0 +1,153 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+The plan of a rebuild: where each part of the target comes from. Pure data, made from the index alone.
+
+A chunk that occurs several times is fetched for its first place and copied to the others. Null chunks, which are as long as a
+chunk can be and hold nothing but zeros, are holes in a fresh target. What is kept of an index beside itself is four bytes a chunk.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
+
+from desync.chunking import kernels
+from desync.formats.ids import ChunkIds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from desync.formats.index import Index
+
+
+class Run(NamedTuple):
+    """Chunks that lie next to each other in the target and are fetched: positions in the index, the second past the last."""
+
+    begin: int
+    end: int
+
+
+class Copy(NamedTuple):
+    """A range of the target that repeats an earlier one. Offsets and length are in bytes."""
+
+    source: int
+    target: int
+    length: int
+
+
+class Totals(NamedTuple):
+    """What a plan adds up to; sizes are in bytes of the target."""
+
+    fetched_chunks: int
+    fetched_bytes: int
+    copied_chunks: int
+    copied_bytes: int
+    null_chunks: int
+    null_bytes: int
+
+
+class Plan:
+    """
+    Where the chunks of an index come from.
+
+    :param index: what is to be rebuilt.
+    :param null_id: the id of the null chunk, or None where zeros have to be fetched like everything else.
+    """
+
+    def __init__(self, index: Index, null_id: bytes | None) -> None:
+        self.index = index
+        self._first = first_positions(index.ids)
+        self._null = -1
+        if null_id is not None:
+            self._null = self._find_null(null_id)
+        self.totals = self._add_up()
+
+    def _find_null(self, null_id: bytes) -> int:
+        # Only a chunk of the maximal size is the null chunk, so only those are worth a look.
+        largest = self.index.sizes.max
+        for position, (_, length, chunk_id) in enumerate(self.index):
+            if length == largest and chunk_id == null_id:
+                return position
+        return -1
+
+    def _add_up(self) -> Totals:
+        numbers = [0] * 6
+        for position, (_, length, _) in enumerate(self.index):
+            first = self._first[position]
+            kind = 4 if first == self._null else 0 if first == position else 2
+            numbers[kind] += 1
+            numbers[kind + 1] += length
+        return Totals(*numbers)
+
+    def is_fetched(self, position: int) -> bool:
+        """Tell whether the chunk at a position is fetched for this place."""
+        first = self._first[position]
+        return first == position and first != self._null
+
+    def runs(self, most_chunks: int, most_bytes: int) -> Iterator[Run]:
+        """
+        Divide what is to be fetched into runs, in the target's order.
+
+        :param most_chunks: where a run ends at the latest.
+        :param most_bytes: likewise; a single chunk may be larger.
+        """
+        begin = -1
+        size = 0
+        for position, (_, length, _) in enumerate(self.index):
+            fetched = self.is_fetched(position)
+            if begin >= 0 and (
+                not fetched or position - begin >= most_chunks or size + length > most_bytes
+            ):
+                yield Run(begin, position)
+                begin = -1
+            if fetched:
+                if begin < 0:
+                    begin = position
+                    size = 0
+                size += length
+        if begin >= 0:
+            yield Run(begin, len(self.index))
+
+    def copies(self) -> Iterator[Copy]:
+        """List what is copied within the target once all is fetched; neighbors that stay neighbors are one copy."""
+        source = target = length = 0
+        for position, (start, size, _) in enumerate(self.index):
+            first = self._first[position]
+            if first == position or first == self._null:
+                continue
+            origin = self.index.start(first)
+            if length and target + length == start and source + length == origin:
+                length += size
+                continue
+            if length:
+                yield Copy(source, target, length)
+            source, target, length = origin, start, size
+        if length:
+            yield Copy(source, target, length)
+
+    def fetched_ids(self) -> ChunkIds:
+        """Give the ids that are fetched, sorted, each once."""
+        unique = self.index.ids.sorted_unique()
+        if self._null < 0:
+            return unique
+        null = ChunkIds.from_bytes(self.index.id(self._null), is_sorted=True)
+        return unique.difference(null)
+
+
+def first_positions(ids: ChunkIds) -> array[int]:
+    """
+    Find for each position the first one that has the same id.
+
+    :returns: packed native uint32, one for each position.
+    """
+    table, offset, stride, count = ids.layout
+    order = memoryview(kernels.sort_ids(table, offset, stride, count)).cast("I")
+    first = array("I", bytes(4 * count))
+    previous, origin = b"", 0
+    for position in order:
+        chunk_id = ids[position]
+        if chunk_id != previous:
+            previous, origin = chunk_id, position
+        first[position] = origin
+    return first

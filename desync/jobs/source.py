@@ -1,0 +1,97 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""The file that a job reads: opened by the parent and again by every worker, and known to be the same one all the time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from desync.errors import FileError, InputChanged, describe_os_error
+
+
+class SourceFile:
+    """
+    A regular file or block device, open for reading.
+
+    :ivar size: its size in bytes at the time it was opened.
+    :raises FileError: if it can't be opened, or is neither.
+    """
+
+    def __init__(self, path: str | bytes) -> None:
+        self.path = os.fsdecode(path)
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise FileError(self.path, error.strerror or describe_os_error(error)) from None
+        try:
+            found = os.fstat(self.descriptor)
+            if stat.S_ISDIR(found.st_mode):
+                raise FileError(self.path, "it is a directory")
+            self._is_device = stat.S_ISBLK(found.st_mode)
+            if not self._is_device and not stat.S_ISREG(found.st_mode):
+                raise FileError(self.path, "it is neither a regular file nor a block device")
+            # A device's size isn't in its inode; its end is where it ends.
+            self.size = os.lseek(self.descriptor, 0, os.SEEK_END) if self._is_device else found.st_size
+            self._identity = (found.st_dev, found.st_ino)
+            self._modified = found.st_mtime_ns
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def settings(self) -> dict[str, Any]:
+        """Give what a worker needs to open the same file: see :meth:`reopen`."""
+        return {"path": os.fsencode(self.path), "identity": self._identity, "size": self.size}
+
+    @classmethod
+    def reopen(cls, settings: dict[str, Any]) -> SourceFile:
+        """
+        Open the file that :meth:`settings` describes.
+
+        :raises InputChanged: if another one is there now, or it has another size.
+        """
+        source = cls(settings["path"])
+        if source._identity != tuple(settings["identity"]) or source.size != settings["size"]:
+            source.close()
+            raise InputChanged(source.path, "it was replaced or changed its size while it was being read")
+        return source
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """
+        Fill a buffer from an offset on.
+
+        :raises InputChanged: if the file ends before the buffer is full.
+        :raises FileError: if it can't be read.
+        """
+        filled = 0
+        while filled < len(buffer):
+            try:
+                got = os.preadv(self.descriptor, [buffer[filled:]], offset + filled)
+            except OSError as error:
+                raise FileError(self.path, error.strerror or describe_os_error(error)) from None
+            if not got:
+                raise InputChanged(
+                    self.path, f"it ended at {offset + filled} of {self.size} bytes: it shrank while it was being read"
+                )
+            filled += got
+
+    def check_unchanged(self) -> None:
+        """
+        Make sure that the file is as it was when it was opened, as far as size and modification time tell.
+
+        :raises InputChanged: if it isn't.
+        """
+        if self._is_device:
+            return
+        found = os.fstat(self.descriptor)
+        if found.st_size != self.size:
+            raise InputChanged(
+                self.path, f"it changed its size from {self.size} to {found.st_size} bytes while it was being read"
+            )
+        if found.st_mtime_ns != self._modified:
+            raise InputChanged(self.path, "it changed while it was being read")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)

@@ -1,0 +1,91 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Making an index of a file, and storing the file's chunks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from desync.formats import flags as feature
+from desync.formats.index import IndexBuilder
+from desync.jobs.cut import CutJob, CutSegment
+from desync.jobs.source import SourceFile
+from desync.stores.local_files import LocalFiles
+
+if TYPE_CHECKING:
+    from desync.assembly.upload import ChunkUploads
+    from desync.chunking.digests import Digest
+    from desync.chunking.sizes import ChunkSizes
+    from desync.formats.index import Index
+    from desync.progress import Progress
+    from desync.workers.pool import Runner
+
+#: The first bytes of a file, which tell whether it is an archive whose feature flags its index has to repeat.
+_HEAD = feature.ENTRY_SIZE
+
+
+class Made(NamedTuple):
+    """
+    What a make produced.
+
+    :ivar index: the file's index, not written anywhere yet.
+    :ivar produced: how many chunks the file has.
+    :ivar stored: how many of them were new to the store.
+    :ivar stored_bytes: the size of those as they are stored; 0 where the store doesn't say.
+    """
+
+    index: Index
+    produced: int
+    stored: int
+    stored_bytes: int
+
+
+async def make(
+    path: str | bytes,
+    sizes: ChunkSizes,
+    digest: Digest,
+    pool: Runner,
+    progress: Progress,
+    store: LocalFiles | ChunkUploads | None = None,
+) -> Made:
+    """
+    Cut a file into chunks and store those that the store doesn't have.
+
+    When this returns, every chunk that the index names is in the store. With a local store, or none, it never suspends.
+
+    :param path: a regular file or a block device.
+    :param store: where the chunks go; None for the index alone.
+    :raises FileError: if the file can't be read; InputChanged if it changes meanwhile.
+    :raises StoreError: if the store failed.
+    """
+    source = SourceFile(path)
+    try:
+        builder = IndexBuilder(sizes, digest, _flags(source, digest))
+        stored = stored_bytes = 0
+        with progress.start("Chunking", source.size, "bytes") as tracker:
+
+            def take(segment: CutSegment) -> None:
+                nonlocal stored, stored_bytes
+                builder.append_segment(segment.ends, segment.ids, segment.start)
+                stored += segment.stored
+                stored_bytes += segment.stored_bytes
+                tracker.set(builder.size)
+
+            files = store if isinstance(store, LocalFiles) else None
+            job = CutJob(source, sizes, digest, take, store=files)
+            await pool.run(job)
+            job.check_complete()
+        index = builder.finish(source.size)
+        if store is not None and not isinstance(store, LocalFiles):
+            uploaded = await store.upload(source, index, index.ids, progress)
+            stored, stored_bytes = uploaded.chunks, uploaded.stored_bytes
+            source.check_unchanged()
+        return Made(index, len(index), stored, stored_bytes)
+    finally:
+        source.close()
+
+
+def _flags(source: SourceFile, digest: Digest) -> int:
+    head = os.pread(source.descriptor, min(_HEAD, source.size), 0)
+    return feature.blob_flags(digest, head)
