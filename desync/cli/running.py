@@ -1,0 +1,109 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Running an operation to its end: without a reactor while everything is local, else under one.
+
+Operations are coroutines. One that touches local files and stores only never waits for a Deferred,
+so a single step completes it, and the quarter of a second that importing and starting a reactor
+takes isn't spent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from desync.errors import Interrupted
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+
+
+def run(operation: Coroutine[Any, Any, T]) -> T:
+    """
+    Complete an operation all of whose stores and files are local.
+
+    :return: what the operation returns.
+    :raise RuntimeError: if it waited for something, which only :func:`run_with_reactor` can bring.
+    """
+    try:
+        operation.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    operation.close()
+    raise RuntimeError(f"{operation!r} waited for a Deferred, but no reactor runs")
+
+
+def run_with_reactor(
+    operation: Callable[[Any], Coroutine[Deferred[Any], Any, T]], reactor: Any = None
+) -> T:
+    """
+    Complete an operation that may wait for Deferreds, under a reactor that is started for it.
+
+    SIGINT and SIGTERM cancel it; it's then given all the time it needs to clean up. A second signal
+    changes nothing, a third ends the process at once.
+
+    :param operation: called with the reactor, once that runs.
+    :param reactor: one that hasn't been started; None for the default one. A process can do this
+        only once with the same reactor.
+    :return: what the operation returns.
+    :raise Interrupted: if a signal ended it. An operation that was complete all the same, returns.
+    """
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    if reactor is None:
+        from twisted.internet import reactor
+    outcome: list[Any] = []
+    working: list[Deferred[Any]] = []
+    signals: list[int] = []
+
+    def stop(result: Any) -> None:
+        outcome.append(result)
+        if reactor.running:
+            reactor.stop()
+
+    def begin() -> None:
+        # The reactor's own handlers, set by now, would stop it under the operation's feet.
+        for number in previous:
+            signal.signal(number, interrupt)
+        deferred = Deferred.fromCoroutine(operation(reactor))
+        working.append(deferred)
+        deferred.addBoth(stop)
+        if signals:
+            deferred.cancel()
+
+    def cancel() -> None:
+        for deferred in working:
+            deferred.cancel()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if len(signals) == 1:
+            # Not from here: a signal handler runs between any two instructions of anything.
+            reactor.callFromThread(cancel)
+        elif len(signals) > 2:
+            os._exit(1)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        reactor.callWhenRunning(begin)
+        reactor.run()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if not outcome:
+        raise Interrupted
+    result = outcome[0]
+    if isinstance(result, Failure):
+        if signals:
+            raise Interrupted from result.value
+        result.raiseException()
+    value: T = result
+    return value
