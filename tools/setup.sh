@@ -152,8 +152,12 @@ install_package() {
     # An extension that is older than a changed header would be kept.
     find "$root/desync" -name '_native*.so' -delete
     "$python" -m pip install --quiet 'setuptools >= 70.1' &&
-        # editable_mode=compat, because the import hook of the default mode hides the twistd plugins of a flat layout.
-        "$python" -m pip install --quiet --no-build-isolation --config-settings editable_mode=compat -e "$root$1"
+        "$python" -m pip install --quiet --no-build-isolation -e "$root$1" &&
+        # The import hook of an editable install hides the twistd plugins of a flat layout; a path does not.
+        "$python" -c '
+import sys, sysconfig
+with open(sysconfig.get_path("purelib") + "/desync-clone.pth", "w") as path:
+    path.write(sys.argv[1] + "\n")' "$root"
 }
 
 setup_venv() {
