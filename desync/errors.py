@@ -142,6 +142,10 @@ def describe_os_error(error: OSError, path: str | None = None) -> str:
     name = path
     if name is None and error.filename is not None:
         filename = error.filename
-        name = filename.decode("utf-8", "backslashreplace") if isinstance(filename, bytes) else str(filename)
+        name = (
+            filename.decode("utf-8", "backslashreplace")
+            if isinstance(filename, bytes)
+            else str(filename)
+        )
     why = error.strerror or str(error) or type(error).__name__
     return f"{name}: {why}" if name else why

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
+from desync.assembly.runs import runs_of
 from desync.chunking import kernels
 from desync.formats.ids import ChunkIds
 
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from desync.formats.index import Index
-
-
-class Run(NamedTuple):
-    """Chunks that lie next to each other in the target and are fetched: positions in the index, the second past the last."""
-
-    begin: int
-    end: int
 
 
 class Copy(NamedTuple):
@@ -85,29 +79,20 @@ class Plan:
         first = self._first[position]
         return first == position and first != self._null
 
-    def runs(self, most_chunks: int, most_bytes: int) -> Iterator[Run]:
+    def runs(self, most_chunks: int, most_bytes: int) -> Iterator[tuple[int, int]]:
         """
-        Divide what is to be fetched into runs, in the target's order.
+        Divide what is fetched into runs, in the target's order.
 
-        :param most_chunks: where a run ends at the latest.
+        :param most_chunks: what a run has at the most.
         :param most_bytes: likewise; a single chunk may be larger.
+        :returns: the position of each run's first chunk and the one after its last.
         """
-        begin = -1
-        size = 0
-        for position, (_, length, _) in enumerate(self.index):
-            fetched = self.is_fetched(position)
-            if begin >= 0 and (
-                not fetched or position - begin >= most_chunks or size + length > most_bytes
-            ):
-                yield Run(begin, position)
-                begin = -1
-            if fetched:
-                if begin < 0:
-                    begin = position
-                    size = 0
-                size += length
-        if begin >= 0:
-            yield Run(begin, len(self.index))
+        return runs_of(
+            self.index,
+            lambda position, _: self.is_fetched(position),
+            most_chunks=most_chunks,
+            most_bytes=most_bytes,
+        )
 
     def copies(self) -> Iterator[Copy]:
         """List what is copied within the target once all is fetched; neighbors that stay neighbors are one copy."""

@@ -9,8 +9,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from desync.errors import FileError
 from desync import umask
+from desync.errors import FileError
 
 if TYPE_CHECKING:
     from types import TracebackType

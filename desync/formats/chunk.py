@@ -85,7 +85,9 @@ class Chunk:
         """
         plain = self.plain
         if size is not None and len(plain) != size:
-            raise ChunkInvalid(self.chunk_id, f"unexpected size: {len(plain)} instead of {size} bytes")
+            raise ChunkInvalid(
+                self.chunk_id, f"unexpected size: {len(plain)} instead of {size} bytes"
+            )
         if self.verified:
             return
         if not plain:

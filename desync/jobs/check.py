@@ -138,7 +138,9 @@ class CheckWorker:
     def _read(self, file: StoredFile) -> bytes:
         store = self._store
         if file.path != store.path_of(file.chunk_id):
-            raise ChunkInvalid(file.chunk_id, f"its file lies in the wrong place, {file.path}", store.location)
+            raise ChunkInvalid(
+                file.chunk_id, f"its file lies in the wrong place, {file.path}", store.location
+            )
         try:
             stored = store.read_file(file.path, file.chunk_id)
             return store.form.decode(stored, MAX_CHUNK_SIZE)

@@ -9,6 +9,7 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from desync.assembly.runs import RUN_BYTES
 from desync.chunking.digests import Digest
 from desync.errors import FileError
 from desync.jobs.source import SourceFile
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from desync.formats.index import Index
-
-#: The most chunks, and bytes of them, in a unit.
-RUN_CHUNKS: Final = 1024
-RUN_BYTES: Final = 4 << 20
 
 _UNIT: Final = struct.Struct("<QI")
 _RESULT: Final = struct.Struct("<IIQ")
@@ -110,7 +107,9 @@ class CompareWorker:
         self._source = SourceFile.reopen(settings["source"])
         self._digest = Digest.named(settings["digest"])
         store = settings["store"]
-        self._store = LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+        self._store = (
+            LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+        )
         # The largest size that the index allows is no reason to compute the null chunk's id beyond what chunks usually have.
         largest = settings["largest"]
         self._null = (largest, self._digest.null_id(largest)) if largest <= RUN_BYTES else None
@@ -153,28 +152,3 @@ class CompareWorker:
 
     def close(self) -> None:
         self._source.close()
-
-
-def runs_of(
-    index: Index, wanted: Callable[[int, bytes], bool] | None = None
-) -> Iterable[tuple[int, int]]:
-    """
-    Divide an index into runs for a comparison.
-
-    :param wanted: tells by position and id whether a chunk takes part; all do if it is None.
-    """
-    begin = size = 0
-    position = -1
-    for position, (_, length, chunk_id) in enumerate(index):
-        unwanted = wanted is not None and not wanted(position, chunk_id)
-        if position > begin and (
-            unwanted or position - begin >= RUN_CHUNKS or size + length > RUN_BYTES
-        ):
-            yield begin, position
-            begin, size = position, 0
-        if unwanted:
-            begin, size = position + 1, 0
-        else:
-            size += length
-    if position >= begin:
-        yield begin, position + 1

@@ -133,7 +133,9 @@ class CutWorker:
         self._digest = Digest.named(settings["digest"])
         self._null = (self._sizes.max, self._digest.null_id(self._sizes.max))
         store = settings["store"]
-        self._store = LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+        self._store = (
+            LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+        )
         room = min(SEGMENT + self._sizes.max, self._source.size)
         self._buffer = memoryview(bytearray(room))
         # A chunk is at least `min` long but for the last; one that begins in the segment may end after it.
@@ -147,7 +149,9 @@ class CutWorker:
         data = self._buffer[: end - start]
         self._source.read_into(data, start)
         ends = self._ends
-        count = kernels.find_cuts(data, 0, stop - start, end - start, end == size, self._sizes, ends)
+        count = kernels.find_cuts(
+            data, 0, stop - start, end - start, end == size, self._sizes, ends
+        )
         note(_UNIT.pack(start + ends[count - 1]))
         ids = self._digest.ids_of_ranges(data, 0, ends, count, self._null)
         stored, stored_bytes = self._put(data, count, ids) if self._store is not None else (0, 0)
@@ -170,5 +174,3 @@ class CutWorker:
 
     def close(self) -> None:
         self._source.close()
-
-

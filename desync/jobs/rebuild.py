@@ -127,7 +127,10 @@ class RebuildJob:
     def check_complete(self) -> None:
         """Make sure that the workers did all that was planned."""
         totals = self._plan.totals
-        if (self.fetched_chunks, self.fetched_bytes) != (totals.fetched_chunks, totals.fetched_bytes):
+        if (self.fetched_chunks, self.fetched_bytes) != (
+            totals.fetched_chunks,
+            totals.fetched_bytes,
+        ):
             raise RuntimeError(
                 f"{self.fetched_chunks} of {totals.fetched_chunks} chunks were written"
             )
@@ -137,7 +140,9 @@ class RebuildWorker:
     """The worker's half."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._stores = [LocalFiles.from_settings(store, set_modes=False) for store in settings["stores"]]
+        self._stores = [
+            LocalFiles.from_settings(store, set_modes=False) for store in settings["stores"]
+        ]
         self._digest = Digest.named(settings["digest"])
         self._path = settings["shown"]
         self._descriptor = os.open(settings["target"], os.O_RDWR | os.O_CLOEXEC)

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from desync.errors import FileError, InputChanged, describe_os_error
+
+if TYPE_CHECKING:
+    from desync.formats.index import Index
 
 
 class SourceFile:
@@ -16,6 +19,7 @@ class SourceFile:
     A regular file or block device, open for reading.
 
     :ivar size: its size in bytes at the time it was opened.
+    :ivar is_device: whether it is a block device.
     :raises FileError: if it can't be opened, or is neither.
     """
 
@@ -29,16 +33,33 @@ class SourceFile:
             found = os.fstat(self.descriptor)
             if stat.S_ISDIR(found.st_mode):
                 raise FileError(self.path, "it is a directory")
-            self._is_device = stat.S_ISBLK(found.st_mode)
-            if not self._is_device and not stat.S_ISREG(found.st_mode):
+            self.is_device = stat.S_ISBLK(found.st_mode)
+            if not self.is_device and not stat.S_ISREG(found.st_mode):
                 raise FileError(self.path, "it is neither a regular file nor a block device")
             # A device's size isn't in its inode; its end is where it ends.
-            self.size = os.lseek(self.descriptor, 0, os.SEEK_END) if self._is_device else found.st_size
+            self.size = (
+                os.lseek(self.descriptor, 0, os.SEEK_END) if self.is_device else found.st_size
+            )
             self._identity = (found.st_dev, found.st_ino)
             self._modified = found.st_mtime_ns
         except BaseException:
             os.close(self.descriptor)
             raise
+
+    @classmethod
+    def described_by(cls, index: Index, path: str | bytes) -> SourceFile:
+        """
+        Open a file that an index describes. Only a device may be larger than that.
+
+        :raises FileError: if it can't be read, or hasn't the index's size.
+        """
+        source = cls(path)
+        if source.size < index.size or (source.size > index.size and not source.is_device):
+            source.close()
+            raise FileError(
+                source.path, f"index size ({index.size}) does not match file size ({source.size})"
+            )
+        return source
 
     def settings(self) -> dict[str, Any]:
         """Give what a worker needs to open the same file: see :meth:`reopen`."""
@@ -54,7 +75,9 @@ class SourceFile:
         source = cls(settings["path"])
         if source._identity != tuple(settings["identity"]) or source.size != settings["size"]:
             source.close()
-            raise InputChanged(source.path, "it was replaced or changed its size while it was being read")
+            raise InputChanged(
+                source.path, "it was replaced or changed its size while it was being read"
+            )
         return source
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -72,7 +95,8 @@ class SourceFile:
                 raise FileError(self.path, error.strerror or describe_os_error(error)) from None
             if not got:
                 raise InputChanged(
-                    self.path, f"it ended at {offset + filled} of {self.size} bytes: it shrank while it was being read"
+                    self.path,
+                    f"it ended at {offset + filled} of {self.size} bytes: it shrank while it was being read",
                 )
             filled += got
 
@@ -82,12 +106,13 @@ class SourceFile:
 
         :raises InputChanged: if it isn't.
         """
-        if self._is_device:
+        if self.is_device:
             return
         found = os.fstat(self.descriptor)
         if found.st_size != self.size:
             raise InputChanged(
-                self.path, f"it changed its size from {self.size} to {found.st_size} bytes while it was being read"
+                self.path,
+                f"it changed its size from {self.size} to {found.st_size} bytes while it was being read",
             )
         if found.st_mtime_ns != self._modified:
             raise InputChanged(self.path, "it changed while it was being read")

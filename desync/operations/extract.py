@@ -82,7 +82,9 @@ async def extract(
         with progress.start("Assembling", len(index), "chunks") as tracker:
             tracker.add(plan.totals.null_chunks + plan.totals.copied_chunks)
             if isinstance(source, tuple):
-                job = RebuildJob(plan, out.working_path, source, index.digest, tracker.add, shown=target)
+                job = RebuildJob(
+                    plan, out.working_path, source, index.digest, tracker.add, shown=target
+                )
                 await pool.run(job)
                 job.check_complete()
             else:

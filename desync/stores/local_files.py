@@ -16,6 +16,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from desync import umask
 from desync.chunking.digests import SHA512_256
 from desync.errors import ChunkInvalid, ChunkMissing, StoreError, describe_os_error
 from desync.formats.chunk import Chunk
@@ -28,7 +29,6 @@ from desync.formats.stored import (
     form_named,
     other_form,
 )
-from desync import umask
 from desync.stores.pruning import Pruned
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class LocalFiles:
         self._set_modes = set_modes
         self._other = other_form(self.form)
         self._base = path if path.endswith("/") else path + "/"
-        self._temporary = f"{TEMPORARY_PREFIX}.{int.from_bytes(os.urandom(4), 'little')}{os.getpid():07d}"
+        self._temporary = (
+            f"{TEMPORARY_PREFIX}.{int.from_bytes(os.urandom(4), 'little')}{os.getpid():07d}"
+        )
         self._written = 0
 
     def settings(self) -> dict[str, object]:
@@ -155,11 +157,15 @@ class LocalFiles:
         """
         for form in (self.form, self._other):
             try:
-                return self.read_file(self.path_of(chunk_id, form), chunk_id, form.stored_limit(limit)), form
+                return self.read_file(
+                    self.path_of(chunk_id, form), chunk_id, form.stored_limit(limit)
+                ), form
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
+                raise StoreError(
+                    self.location, f"chunk {chunk_id.hex()}: {_reason(error)}"
+                ) from None
         raise ChunkMissing(chunk_id, self.location)
 
     def read_plain(self, chunk_id: bytes, size: int) -> bytes:
@@ -183,7 +189,9 @@ class LocalFiles:
         """
         stored, form = self.read(chunk_id, limit)
         # The chunk gets a form of its own: this store's codec must stay with this store's thread.
-        chunk = Chunk(chunk_id, stored=stored, form=form_named(form.extension, self.level), limit=limit)
+        chunk = Chunk(
+            chunk_id, stored=stored, form=form_named(form.extension, self.level), limit=limit
+        )
         if not self.skip_verify:
             try:
                 chunk.verify(self.digest)
@@ -213,7 +221,9 @@ class LocalFiles:
                 pieces.append(data)
                 total += len(data)
             if total > limit:
-                raise ChunkInvalid(chunk_id, f"its file is larger than {limit} bytes", self.location)
+                raise ChunkInvalid(
+                    chunk_id, f"its file is larger than {limit} bytes", self.location
+                )
             return b"".join(pieces)
         finally:
             os.close(descriptor)
@@ -277,7 +287,9 @@ class LocalFiles:
                 _remove_quietly(temporary)
                 raise
         except OSError as error:
-            raise StoreError(self.location, f"chunk {chunk_id.hex()} can't be stored: {_reason(error)}") from None
+            raise StoreError(
+                self.location, f"chunk {chunk_id.hex()} can't be stored: {_reason(error)}"
+            ) from None
 
     def put_chunk(self, chunk: Chunk) -> None:
         """
@@ -341,7 +353,11 @@ class LocalFiles:
         """
         try:
             with os.scandir(self.path) as entries:
-                return sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+                return sorted(
+                    entry.path
+                    for entry in entries
+                    if entry.is_dir() and not entry.name.startswith(".")
+                )
         except OSError as error:
             raise StoreError(self.location, _reason(error)) from None
 
@@ -386,7 +402,9 @@ class LocalFiles:
         except FileNotFoundError:
             raise ChunkMissing(chunk_id, self.location) from None
         except OSError as error:
-            raise StoreError(self.location, f"chunk {chunk_id.hex()} can't be removed: {_reason(error)}") from None
+            raise StoreError(
+                self.location, f"chunk {chunk_id.hex()} can't be removed: {_reason(error)}"
+            ) from None
 
     def prune(
         self,
@@ -433,7 +451,9 @@ class LocalFiles:
                     except FileNotFoundError:
                         continue
                     except OSError as error:
-                        raise StoreError(self.location, f"{entry.name} can't be removed: {_reason(error)}") from None
+                        raise StoreError(
+                            self.location, f"{entry.name} can't be removed: {_reason(error)}"
+                        ) from None
                 if temporary:
                     leftovers += 1
                 else:
@@ -450,7 +470,11 @@ class LocalFiles:
         """
         directory, _, name = path.rpartition("/")
         self._written += 1
-        aside = path if name.startswith(TEMPORARY_PREFIX) else f"{directory}/{self._temporary}{self._written:06d}"
+        aside = (
+            path
+            if name.startswith(TEMPORARY_PREFIX)
+            else f"{directory}/{self._temporary}{self._written:06d}"
+        )
         if aside != path:
             os.rename(path, aside)
             if now() - os.stat(aside, follow_symlinks=False).st_mtime < min_age:

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from desync import umask
 from desync.errors import WorkerDied
-from desync.workers.messages import FAILED, JOB, NOTE, READY, RESULT, UNIT, FrameReader, OutOfStep, frame
+from desync.workers.messages import (
+    FAILED,
+    JOB,
+    NOTE,
+    READY,
+    RESULT,
+    UNIT,
+    FrameReader,
+    OutOfStep,
+    frame,
+)
 from desync.workers.program import load
 
 if TYPE_CHECKING:
@@ -81,7 +91,10 @@ class Worker:
                 sys.executable,
                 [sys.executable, *program],
                 os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, requests, 0), (os.POSIX_SPAWN_DUP2, answers, 1)],
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, requests, 0),
+                    (os.POSIX_SPAWN_DUP2, answers, 1),
+                ],
                 setsigmask=[signal.SIGINT, signal.SIGTERM],
             )
         except OSError as error:
@@ -203,7 +216,11 @@ class Crew:
                 how = worker.bury()
                 self.workers.remove(worker)
                 if worker.leases or not worker.ready or not self.workers:
-                    what = "ended in the middle of its work" if worker.ready else "ended before it had started"
+                    what = (
+                        "ended in the middle of its work"
+                        if worker.ready
+                        else "ended before it had started"
+                    )
                     self._fail(WorkerDied(f"a worker process {what}: {how}"))
                 worker.leases = 0
                 return
@@ -367,7 +384,10 @@ def can_spawn() -> bool:
 
 def _program() -> list[str]:
     # Without site (-S) and without the environment's say (-I) a worker starts 10 ms sooner; it gets the parent's own path.
-    path = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), *filter(None, sys.path)]
+    path = [
+        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
+        *filter(None, sys.path),
+    ]
     # The umask is the one that the program was started with, whatever a daemon has set since.
     code = (
         f"import os, sys; os.umask({umask.START}); sys.path[:] = {path!a}; "
