@@ -21,7 +21,11 @@ _HARMLESS_PARAMETERS = frozenset({"lookup"})
 _USER_SCHEMES = frozenset({"ssh", "sftp"})
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>|`]+")
-_CREDENTIALS = re.compile(r"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=:-]{4,}", re.IGNORECASE)
+# Only what looks like a token: messages speak of "Basic authentication" too.
+_BASIC = re.compile(
+    r"\b(Basic\s+)(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?![A-Za-z0-9+/=])"
+)
+_BEARER = re.compile(r"\b(Bearer\s+)(?=\S*[0-9._~+/=-])[A-Za-z0-9._~+/=-]{8,}")
 _HEADER = re.compile(
     r"\b((?:Proxy-)?Authorization|Set-Cookie|Cookie)(\s*[:=]\s*)[^\r\n]+", re.IGNORECASE
 )
@@ -63,7 +67,8 @@ def mask_secrets(text: str, known: Iterable[str] = ()) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, MASK)
     text = _HEADER.sub(rf"\1\2{MASK}", text)
-    text = _CREDENTIALS.sub(rf"\1\2{MASK}", text)
+    text = _BASIC.sub(rf"\1{MASK}", text)
+    text = _BEARER.sub(rf"\1{MASK}", text)
     if "://" in text:
         text = _URL.sub(_mask_url, text)
     return text

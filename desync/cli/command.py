@@ -43,6 +43,7 @@ flags and arguments and calls an operation::
   exit code 1. SIGINT and SIGTERM raise KeyboardInterrupt in it: clean up in ``finally`` or
   ``except BaseException``, and let it go on.
 * The docstring is the help's text; the line in the list of commands is in the table.
+* Tests run it in-process with ``tests.command_line.desync("cat", "x.caibx")``.
 '''
 
 from __future__ import annotations

@@ -29,16 +29,22 @@ class Kind:
     :param label: how the help calls a value.
     :param parse: makes a value of the text; ValueError says what is wrong with it.
     :param show: makes text of a default.
+    :param choices: all there are, where they're words.
     """
 
-    __slots__ = ("label", "parse", "show")
+    __slots__ = ("choices", "label", "parse", "show")
 
     def __init__(
-        self, label: str, parse: Callable[[str], Any], show: Callable[[Any], str] = str
+        self,
+        label: str,
+        parse: Callable[[str], Any],
+        show: Callable[[Any], str] = str,
+        choices: tuple[str, ...] = (),
     ) -> None:
         self.label = label
         self.parse = parse
         self.show = show
+        self.choices = choices
 
 
 def _parse_boolean(text: str) -> bool:
@@ -130,7 +136,7 @@ def choice(*values: str) -> Kind:
             raise ValueError(f"must be one of {', '.join(values)}")
         return text
 
-    return Kind("|".join(values), parse)
+    return Kind("|".join(values), parse, choices=values)
 
 
 def _parse_digest(text: str) -> str:
@@ -233,7 +239,7 @@ GLOBAL_FLAGS = (
     Flag(["--config"], help="configuration file (default $HOME/.config/desync/config.json)"),
     Flag(
         ["--digest"],
-        kind=Kind("string", _parse_digest),
+        kind=Kind("string", _parse_digest, choices=("sha512-256", "sha256")),
         default="sha512-256",
         help="digest algorithm of chunk ids, sha512-256 or sha256",
     ),

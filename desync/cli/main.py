@@ -48,6 +48,11 @@ places: b is used when a fails.
 _VERSION = Flag(["--version"], kind=BOOLEAN, help="show the version and what it runs on")
 
 
+def about() -> str:
+    """Say what the program is, as its help does."""
+    return _ABOUT
+
+
 class UnknownCommand(UsageError):
     """
     There's no such command.
@@ -175,6 +180,13 @@ def _run(argv: Sequence[str], session: Session) -> int:
             add_help_option=False,
             context_settings={"obj": session},
         )
+        instruction = session.environ.get("_DESYNC_COMPLETE")
+        if instruction:
+            from .completion import answer
+
+            answer(program, instruction, session.streams)
+            session.streams.stdout.flush()
+            return 0
         with program.make_context("desync", list(argv)) as context:
             result = program.invoke(context)
         session.streams.stdout.flush()
