@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import ChunkInvalid
-from desync.formats.stored import MAX_CHUNK_SIZE, Malformed
+from desync.formats.stored import MAX_CHUNK_SIZE, Malformed, form_named
 
 if TYPE_CHECKING:
     from desync.chunking.digests import Digest
@@ -18,14 +18,16 @@ class Chunk:
     """
     One chunk, which carries the form it came in and converts once, on demand.
 
-    What came compressed and goes into a compressed store is never compressed again, and decompressed only to be verified.
-    Bytes are immutable; the object may be handed to several readers.
+    What came compressed and goes into a compressed store is never compressed again, and
+    decompressed only to be verified. Bytes are immutable, and a verified chunk may be handed to
+    several readers and threads. One that isn't verified is decoded with a codec of its own, which
+    is not for two threads at once: :meth:`copy` it.
 
     :ivar chunk_id: 32 bytes.
     :ivar verified: whether the plain bytes are known to have that id.
     """
 
-    __slots__ = ("_form", "_limit", "_plain", "_stored", "chunk_id", "verified")
+    __slots__ = ("_held", "_limit", "_plain", "chunk_id", "verified")
 
     def __init__(
         self,
@@ -37,12 +39,13 @@ class Chunk:
         verified: bool = False,
         limit: int = MAX_CHUNK_SIZE,
     ) -> None:
-        if plain is None and (stored is None or form is None):
+        # What is stored and its form in one attribute: a thread that converts the chunk replaces
+        # both at once, under the eyes of others.
+        self._held = None if stored is None or form is None else (stored, form)
+        if plain is None and self._held is None:
             raise ValueError("a chunk needs its plain bytes, or its stored bytes and their form")
         self.chunk_id = chunk_id
         self._plain = plain
-        self._stored = stored
-        self._form = form
         self._limit = limit
         self.verified = verified
 
@@ -59,9 +62,10 @@ class Chunk:
         :raises ChunkInvalid: if the stored form can't be decoded.
         """
         if self._plain is None:
-            assert self._stored is not None and self._form is not None
+            assert self._held is not None
+            stored, form = self._held
             try:
-                self._plain = self._form.decode(self._stored, self._limit)
+                self._plain = form.decode(stored, self._limit)
             except Malformed as error:
                 raise ChunkInvalid(self.chunk_id, str(error)) from None
         return self._plain
@@ -72,9 +76,22 @@ class Chunk:
 
         :raises ChunkInvalid: if it has to be converted and can't be decoded.
         """
-        if self._stored is None or self._form != form:
-            self._stored, self._form = form.encode(self.plain), form
-        return self._stored
+        held = self._held
+        if held is None or held[1] != form:
+            held = self._held = (form.encode(self.plain), form)
+        return held[0]
+
+    def copy(self) -> Chunk:
+        """Make another one with the same bytes, which a thread may use while others use this."""
+        stored, form = self._held or (None, None)
+        return Chunk(
+            self.chunk_id,
+            self._plain,
+            stored,
+            form and form_named(form.extension),
+            verified=self.verified,
+            limit=self._limit,
+        )
 
     def verify(self, digest: Digest, size: int | None = None) -> None:
         """

@@ -1,15 +1,18 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The files of one local chunk store, worked on directly: for pool workers and threads, which may block.
+The files of one local chunk store, worked on directly: for pool workers and threads, which may
+block.
 
-Layout and names are casync's and desync's (:mod:`desync.formats.stored`). A chunk is written under a temporary name in its own
-subdirectory and renamed, so that a reader finds it whole or not at all. Single chunks are not synced to disk; :meth:`sync` does
-it for the whole file system before an index that names them is put in place.
+Layout and names are casync's and desync's (:mod:`desync.formats.stored`). A chunk is written under
+a temporary name in its own subdirectory and renamed, so that a reader finds it whole or not at all.
+Single chunks are not synced to disk; :meth:`sync` does it for the whole file system before an index
+that names them is put in place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -33,11 +36,13 @@ from desync.stores.pruning import Pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from desync.chunking.digests import Digest
     from desync.formats.stored import StoredForm
 
-#: What the name of a file begins with while a chunk is being written: desync's prefix, so that its prune knows ours.
+#: What the name of a file begins with while a chunk is being written: desync's prefix, so that its
+#: prune knows ours.
 TEMPORARY_PREFIX: Final = ".tmp-cacnk"
 
 _READ_STEP: Final = 1 << 19
@@ -61,14 +66,16 @@ class LocalFiles:
     """
     A local chunk store's files.
 
-    Instances are cheap, hold no descriptors, and are not to be shared between threads (the codec is reused).
+    Instances are cheap, hold no descriptors, and are not to be shared between threads (the codec is
+    reused).
 
     :param path: the store's directory.
     :param location: how messages name the store; the path if not given.
     :param extension: the form that is written, and looked for first: ``".cacnk"`` or ``""``.
     :param level: zstd's level for what is written.
     :param skip_verify: hand out what is there without checking it.
-    :param set_modes: give files their mode explicitly, because the umask of this process may not be the one it started with.
+    :param set_modes: give files their mode explicitly, because the umask of this process may not be
+        the one it started with.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class LocalFiles:
         self._written = 0
 
     def settings(self) -> dict[str, object]:
-        """Give what another process needs to open the same store, in plain values: see :meth:`from_settings`."""
+        """Give what another process needs to open the same store: see :meth:`from_settings`."""
         return {
             "path": os.fsencode(self.path),
             "location": self.location,
@@ -116,7 +123,20 @@ class LocalFiles:
         path = values.pop("path")
         digest = values.pop("digest")
         assert isinstance(path, bytes) and isinstance(digest, str)
-        return cls(os.fsdecode(path), digest=Digest.named(digest), **values, **more)  # type: ignore[arg-type]
+        rest: dict[str, Any] = {**values, **more}
+        return cls(os.fsdecode(path), digest=Digest.named(digest), **rest)
+
+    def twin(self) -> LocalFiles:
+        """Open the same store once more, for another thread."""
+        return LocalFiles(
+            self.path,
+            location=self.location,
+            extension=self.form.extension,
+            level=self.level,
+            digest=self.digest,
+            skip_verify=self.skip_verify,
+            set_modes=self._set_modes,
+        )
 
     def local_files(self) -> tuple[LocalFiles, ...]:
         """See :class:`desync.interfaces.ILocalFiles`."""
@@ -166,11 +186,20 @@ class LocalFiles:
                 raise StoreError(
                     self.location, f"chunk {chunk_id.hex()}: {_reason(error)}"
                 ) from None
+        self._check_there()
         raise ChunkMissing(chunk_id, self.location)
+
+    def _check_there(self) -> None:
+        # A store that was unmounted or removed hasn't lost its chunks: it can't tell.
+        try:
+            os.stat(self.path)
+        except OSError as error:
+            raise StoreError(self.location, _reason(error)) from None
 
     def read_plain(self, chunk_id: bytes, size: int) -> bytes:
         """
-        Read a chunk's plain bytes. The length is checked, the digest is not: callers do that for many at once.
+        Read a chunk's plain bytes. The length is checked, the digest is not: callers do that for
+        many at once.
 
         :param size: how many bytes the chunk has.
         :raises: as :meth:`read`, and ChunkInvalid if it can't be decoded or has another size.
@@ -188,15 +217,20 @@ class LocalFiles:
         :raises: as :meth:`read`, and ChunkInvalid if it isn't the chunk.
         """
         stored, form = self.read(chunk_id, limit)
-        # The chunk gets a form of its own: this store's codec must stay with this store's thread.
-        chunk = Chunk(
-            chunk_id, stored=stored, form=form_named(form.extension, self.level), limit=limit
-        )
-        if not self.skip_verify:
-            try:
-                chunk.verify(self.digest)
-            except ChunkInvalid as error:
-                raise ChunkInvalid(chunk_id, error.why, self.location) from None
+        if self.skip_verify:
+            # The chunk gets a form of its own: this store's codec must stay with this store's
+            # thread.
+            own = form_named(form.extension, self.level)
+            return Chunk(chunk_id, stored=stored, form=own, limit=limit)
+        try:
+            plain = form.decode(stored, limit)
+        except Malformed as error:
+            raise ChunkInvalid(chunk_id, str(error), self.location) from None
+        chunk = Chunk(chunk_id, plain, stored, form, limit=limit)
+        try:
+            chunk.verify(self.digest)
+        except ChunkInvalid as error:
+            raise ChunkInvalid(chunk_id, error.why, self.location) from None
         return chunk
 
     def read_file(self, path: str, chunk_id: bytes, limit: int | None = None) -> bytes:
@@ -209,7 +243,8 @@ class LocalFiles:
         """
         if limit is None:
             limit = self.form.stored_limit(MAX_CHUNK_SIZE)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking, lest somebody's pipe under a chunk's name keep us waiting for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             data = os.read(descriptor, min(_READ_STEP, limit + 1))
             if len(data) < _READ_STEP and len(data) <= limit:
@@ -237,6 +272,7 @@ class LocalFiles:
         try:
             os.stat(self.path_of(chunk_id))
         except FileNotFoundError:
+            self._check_there()
             return False
         except OSError as error:
             raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
@@ -246,9 +282,11 @@ class LocalFiles:
 
     def renew(self, chunk_id: bytes) -> bool:
         """
-        Tell whether a chunk is there in the store's form, and make it young if so, for age-based clean-up and for prune.
+        Tell whether a chunk is there in the store's form, and make it young if so, for age-based
+        clean-up and for prune.
 
-        Where the age can't be set (a read-only file system, somebody else's file) the answer is all there is.
+        Where the age can't be set (a read-only file system, somebody else's file) the answer is all
+        there is.
 
         :raises StoreError: if the file system can't tell.
         """
@@ -320,7 +358,9 @@ class LocalFiles:
         try:
             os.mkdir(directory, _DIRECTORY_MODE)
             if self._set_modes:
-                os.chmod(directory, umask.file_mode(_DIRECTORY_MODE))
+                # What it got from a store whose group is everybody's stays.
+                group = os.stat(directory).st_mode & stat.S_ISGID
+                os.chmod(directory, umask.file_mode(_DIRECTORY_MODE) | group)
         except FileExistsError:
             pass
         except FileNotFoundError:
@@ -328,20 +368,29 @@ class LocalFiles:
         return os.open(temporary, flags, _FILE_MODE)
 
     def sync(self) -> None:
-        """Make everything that was written to the store's file system last, where the system can (Linux); otherwise do nothing."""
+        """
+        Make everything that was written to the store's file system last.
+
+        Does nothing where the system can't (anything but Linux).
+
+        :raises StoreError: if the system failed to.
+        """
         try:
             import ctypes
 
             syncfs = ctypes.CDLL(None, use_errno=True).syncfs
         except (ImportError, OSError, AttributeError):
             return
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if syncfs(descriptor) != 0:
-                code = ctypes.get_errno()
-                raise StoreError(self.location, f"it can't be synced: {os.strerror(code)}")
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if syncfs(descriptor) != 0:
+                    code = ctypes.get_errno()
+                    raise OSError(code, os.strerror(code))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreError(self.location, f"it can't be synced: {_reason(error)}") from None
 
     # Listing and removing
 
@@ -416,9 +465,11 @@ class LocalFiles:
         now: Callable[[], float] = time.time,
     ) -> Pruned:
         """
-        Remove the chunks in the store's form that aren't kept, and temporary files. See :meth:`desync.interfaces.IChunkRemover`.
+        Remove the chunks in the store's form that aren't kept, and temporary files. See
+        :meth:`desync.interfaces.IChunkRemover`.
 
-        :param pause: called for every subdirectory with the number of files seen so far; what it raises ends the prune.
+        :param pause: called for every subdirectory with the number of files seen so far; what it
+            raises ends the prune.
         """
         kept = removed = removed_bytes = spared = spared_bytes = leftovers = seen = 0
         for directory in self.subdirectories():
@@ -437,7 +488,7 @@ class LocalFiles:
                     found = os.stat(entry.path, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if now() - found.st_mtime < min_age:
+                if _is_young(found, min_age, now):
                     if not temporary:
                         spared += 1
                         spared_bytes += found.st_size
@@ -465,8 +516,9 @@ class LocalFiles:
         """
         Remove a file unless it has become young since its age was read.
 
-        A writer that finds the chunk present renews it and relies on it, which can happen at any moment up to the removal. So
-        the file is first taken out of the way, where no writer finds it, and put back if it turns out to have been renewed.
+        A writer that finds the chunk present renews it and relies on it, which can happen at any
+        moment up to the removal. So the file is first taken out of the way, where no writer finds
+        it, and put back if it turns out to have been renewed.
         """
         directory, _, name = path.rpartition("/")
         self._written += 1
@@ -477,7 +529,7 @@ class LocalFiles:
         )
         if aside != path:
             os.rename(path, aside)
-            if now() - os.stat(aside, follow_symlinks=False).st_mtime < min_age:
+            if _is_young(os.stat(aside, follow_symlinks=False), min_age, now):
                 os.rename(aside, path)
                 return False
         os.unlink(aside)
@@ -487,12 +539,16 @@ class LocalFiles:
         return f"<LocalFiles {self.location}>"
 
 
+def _is_young(found: os.stat_result, min_age: float, now: Callable[[], float]) -> bool:
+    # Without a minimum age nothing is spared, whatever a file's time says: it may lie in the
+    # future.
+    return min_age > 0 and now() - found.st_mtime < min_age
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or describe_os_error(error)
 
 
 def _remove_quietly(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except OSError:
-        pass

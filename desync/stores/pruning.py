@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: Seconds. Chunks and temporary files younger than this are spared unless the caller says otherwise: another process may be
-#: writing them, or may have found them present for an index that it hasn't written yet.
+#: Seconds. Chunks and temporary files younger than this are spared unless the caller says
+#: otherwise: another process may be writing them, or may have found them present for an index that
+#: it hasn't written yet.
 DEFAULT_MIN_AGE: Final = 600.0
 
 
