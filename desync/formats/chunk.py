@@ -93,6 +93,13 @@ class Chunk:
             limit=self._limit,
         )
 
+    @property
+    def stored_size(self) -> int:
+        """The size in bytes of the form that the chunk was last stored in or came in; its own if in none."""
+        if self._stored is not None:
+            return len(self._stored)
+        return len(self.plain)
+
     def verify(self, digest: Digest, size: int | None = None) -> None:
         """
         Make sure that the bytes are what the id says; done once.

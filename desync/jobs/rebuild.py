@@ -13,6 +13,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from desync.assembly.writing import copy_within, write_all
 from desync.chunking.digests import Digest
 from desync.errors import ChunkInvalid, ChunkMissing, FileError, describe_os_error
 from desync.stores.local_files import LocalFiles
@@ -151,12 +152,14 @@ class RebuildWorker:
         try:
             if unit[0] == _IS_COPY:
                 _, source, target, length = _COPY.unpack(unit)
-                self._copy(source, target, length)
+                copy_within(self._descriptor, source, target, length)
                 return _RESULT.pack(0, 0)
             _, start, count = _FETCH.unpack_from(unit)
             lengths_end = _FETCH.size + 4 * count
             lengths = struct.unpack_from(f"<{count}I", unit, _FETCH.size)
             return _RESULT.pack(count, self._fetch(start, lengths, unit[lengths_end:]))
+        except EOFError as error:
+            raise FileError(self._path, str(error)) from None
         except OSError as error:
             raise FileError(self._path, error.strerror or describe_os_error(error)) from None
 
@@ -172,17 +175,6 @@ class RebuildWorker:
         verify(self._digest, buffers, ids, unverified)
         write_all(self._descriptor, buffers, start)
         return sum(lengths)
-
-    def _copy(self, source: int, target: int, length: int) -> None:
-        while length:
-            # The ranges may overlap where a pattern repeats itself: copy no more than lies between them.
-            data = os.pread(self._descriptor, min(length, _BYTES, target - source), source)
-            if not data:
-                raise FileError(self._path, "it was truncated while it was being written")
-            write_all(self._descriptor, [data], target)
-            source += len(data)
-            target += len(data)
-            length -= len(data)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -229,25 +221,3 @@ def verify(
         actual = found[32 * number : 32 * number + 32]
         if actual != chunk_id:
             raise ChunkInvalid(chunk_id, f"its {digest.name} is {actual.hex()}", store.location)
-
-
-def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
-    """
-    Write buffers one after the other at an offset.
-
-    :raises OSError: if the system refuses.
-    """
-    total = sum(map(len, buffers))
-    written = os.pwritev(descriptor, buffers, offset)
-    while written < total:
-        # A short write (a signal, a nearly full disk): go on with what is left.
-        skip = written
-        rest: list[bytes | memoryview] = []
-        for buffer in buffers:
-            if skip >= len(buffer):
-                skip -= len(buffer)
-            else:
-                rest.append(memoryview(buffer)[skip:])
-                skip = 0
-        buffers, offset, total = rest, offset + written, total - written
-        written = os.pwritev(descriptor, buffers, offset)

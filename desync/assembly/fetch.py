@@ -1,0 +1,168 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Getting the chunks of a file from a store of any kind, many at a time."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+
+from desync.assembly.pending import Pending
+from desync.assembly.writing import copy_within, write_all
+from desync.chunking import kernels
+from desync.errors import ChunkInvalid, ChunkMissing
+from desync.interfaces import IBatch, IChunkSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.python.failure import Failure
+
+    from desync.assembly.plan import Plan
+    from desync.formats.chunk import Chunk
+    from desync.formats.ids import ChunkIds
+    from desync.formats.index import Index
+    from desync.interfaces import IChunkSource
+    from desync.progress import Tracker
+
+    #: Calls a function that may block in a thread: what ``deferToThreadPool`` does.
+    InThread = Callable[..., Deferred[Any]]
+
+class ChunkDownloads:
+    """
+    Fetches chunks from a store into files and streams.
+
+    :param source: the store; it verifies what it hands out.
+    :param in_thread: calls a function in a thread, for what waits for a disk.
+    :param concurrency: how many chunks of a stream are asked for ahead of need.
+    """
+
+    def __init__(self, source: IChunkSource, in_thread: InThread, concurrency: int) -> None:
+        self._source = source
+        self._batch = IBatch(source)
+        self._in_thread = in_thread
+        self._concurrency = concurrency
+
+    async def fetch(self, plan: Plan, descriptor: int, tracker: Tracker) -> None:
+        """
+        Write what a plan fetches and copies into a file that has its final size.
+
+        :param descriptor: open for reading and writing.
+        :param tracker: told of chunks that were fetched.
+        :raises ChunkMissing: if the store doesn't have a chunk.
+        :raises: whatever fetching a chunk failed with.
+        """
+        sink = _Writer(plan, descriptor, self._in_thread, tracker)
+        fetching = self._batch.get_many(plan.fetched_ids(), sink)
+        sink.abort = fetching.cancel
+        try:
+            await fetching
+        except CancelledError:
+            if sink.error is None:
+                raise
+        finally:
+            await sink.pending.settled()
+        if sink.error is not None:
+            raise sink.error
+        if sink.written != plan.totals.fetched_chunks:
+            raise RuntimeError(
+                f"{sink.written} of {plan.totals.fetched_chunks} chunks were delivered"
+            )
+        for copy in plan.copies():
+            await self._in_thread(copy_within, descriptor, *copy)
+
+    async def stream(
+        self, index: Index, first: int, stop: int, take: Callable[[bytes], object]
+    ) -> None:
+        """
+        Hand over a run of chunks in order.
+
+        :param first: the position of the first chunk.
+        :param stop: the position after the last.
+        :raises: whatever fetching a chunk failed with.
+        """
+        ahead: deque[tuple[bytes, int, Deferred[Chunk]]] = deque()
+        try:
+            for _, length, chunk_id in index.chunks(first, stop):
+                ahead.append((chunk_id, length, self._source.get(chunk_id)))
+                if len(ahead) >= self._concurrency:
+                    await _hand_over(ahead, take)
+            while ahead:
+                await _hand_over(ahead, take)
+        finally:
+            for _, _, waiting in ahead:
+                waiting.addErrback(lambda failure: None)
+                waiting.cancel()
+
+
+async def _hand_over(
+    ahead: deque[tuple[bytes, int, Deferred[Chunk]]], take: Callable[[bytes], object]
+) -> None:
+    chunk_id, length, waiting = ahead.popleft()
+    chunk = await waiting
+    plain = chunk.plain
+    if len(plain) != length:
+        raise ChunkInvalid(chunk_id, f"unexpected size: {len(plain)} instead of {length} bytes")
+    take(plain)
+
+
+@implementer(IChunkSink)
+class _Writer:
+    """Writes chunks where a plan says that they belong."""
+
+    def __init__(
+        self, plan: Plan, descriptor: int, in_thread: InThread, tracker: Tracker
+    ) -> None:
+        self._plan = plan
+        self._descriptor = descriptor
+        self._in_thread = in_thread
+        self._tracker = tracker
+        self.abort: Callable[[], None] = lambda: None
+        self.error: BaseException | None = None
+        self.written = 0
+        self.pending = Pending()
+        ids = plan.index.ids
+        self._ids = ids
+        self._order = memoryview(kernels.sort_ids(*ids.layout)).cast("I")
+
+    def chunks(self, batch: Sequence[Chunk]) -> Deferred[None]:
+        writing: Deferred[None] = self._in_thread(self._write, batch)
+        writing.addCallback(self._count, len(batch))
+        return self.pending.watch(writing)
+
+    def _write(self, batch: Sequence[Chunk]) -> None:
+        index = self._plan.index
+        for chunk in batch:
+            position = self._position(chunk.chunk_id)
+            plain = chunk.plain
+            size = index.length(position)
+            if len(plain) != size:
+                raise ChunkInvalid(
+                    chunk.chunk_id, f"unexpected size: {len(plain)} instead of {size} bytes"
+                )
+            write_all(self._descriptor, [plain], index.start(position))
+
+    def _position(self, chunk_id: bytes) -> int:
+        """Find the first place of a chunk: of equal ids the order has the first position first."""
+        found = bisect_left(self._order, chunk_id, key=self._ids.__getitem__)
+        return self._order[found]
+
+    def _count(self, _: None, chunks: int) -> None:
+        self.written += chunks
+        self._tracker.add(chunks)
+
+    def absent(self, ids: ChunkIds) -> None:
+        self._fail(ChunkMissing(ids[0]))
+
+    def failed(self, ids: ChunkIds, why: Failure) -> None:
+        assert why.value is not None
+        self._fail(why.value)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+            self.abort()
