@@ -76,6 +76,8 @@ class LocalFiles:
     :param skip_verify: hand out what is there without checking it.
     :param set_modes: give files their mode explicitly, because the umask of this process may not be
         the one it started with.
+    :param sync_each: make each chunk last before the next is written, and not only with
+        :meth:`sync`.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class LocalFiles:
         digest: Digest = SHA512_256,
         skip_verify: bool = False,
         set_modes: bool = True,
+        sync_each: bool = False,
     ) -> None:
         self.path = path
         self.location = path if location is None else location
@@ -95,6 +98,7 @@ class LocalFiles:
         self.level = level
         self.digest = digest
         self.skip_verify = skip_verify
+        self.sync_each = sync_each
         self._set_modes = set_modes
         self._other = other_form(self.form)
         self._base = path if path.endswith("/") else path + "/"
@@ -112,6 +116,7 @@ class LocalFiles:
             "level": self.level,
             "digest": self.digest.name,
             "skip_verify": self.skip_verify,
+            "sync_each": self.sync_each,
         }
 
     @classmethod
@@ -310,20 +315,25 @@ class LocalFiles:
         self._written += 1
         temporary = f"{directory}/{self._temporary}{self._written:06d}"
         try:
-            descriptor = self._create(temporary, directory)
+            # An interrupt may come between any two steps.
             try:
+                descriptor = self._create(temporary, directory)
                 try:
                     if self._set_modes:
                         os.fchmod(descriptor, umask.file_mode(_FILE_MODE))
                     written = os.write(descriptor, stored)
                     while written < len(stored):
                         written += os.write(descriptor, memoryview(stored)[written:])
+                    if self.sync_each:
+                        os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
                 os.rename(temporary, path)
             except BaseException:
                 _remove_quietly(temporary)
                 raise
+            if self.sync_each:
+                _sync_directory(directory)
         except OSError as error:
             raise StoreError(
                 self.location, f"chunk {chunk_id.hex()} can't be stored: {_reason(error)}"
@@ -527,12 +537,20 @@ class LocalFiles:
             if name.startswith(TEMPORARY_PREFIX)
             else f"{directory}/{self._temporary}{self._written:06d}"
         )
-        if aside != path:
+        if aside == path:
+            os.unlink(path)
+            return True
+        try:
             os.rename(path, aside)
             if _is_young(os.stat(aside, follow_symlinks=False), min_age, now):
                 os.rename(aside, path)
                 return False
-        os.unlink(aside)
+            os.unlink(aside)
+        except BaseException:
+            # An interrupt, for one: nobody has looked yet whether the chunk was renewed.
+            with contextlib.suppress(OSError):
+                os.rename(aside, path)
+            raise
         return True
 
     def __repr__(self) -> str:
@@ -547,6 +565,14 @@ def _is_young(found: os.stat_result, min_age: float, now: Callable[[], float]) -
 
 def _reason(error: OSError) -> str:
     return error.strerror or describe_os_error(error)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_quietly(path: str) -> None:

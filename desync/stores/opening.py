@@ -59,11 +59,16 @@ def local_target(
     location: str,
     options: OptionsOf,
     digest: Digest = SHA512_256,
+    *,
+    writing: bool = True,
+    sync_each: bool = False,
 ) -> LocalFiles | None:
     """
     Open a store to write to, if it is a local directory.
 
     :param location: what the user wrote; a ``|`` in it is part of a path.
+    :param writing: whether anything will really be written to it, or removed from it.
+    :param sync_each: make each chunk last as it is written.
     :returns: the directory; None if it is another kind of store, for :func:`open_target`.
     :raises UsageError: if the location can't be understood.
     :raises StoreError: if the directory can't be used.
@@ -71,11 +76,16 @@ def local_target(
     parsed = parse_location(location)
     if not parsed.is_local:
         return None
-    return _local_files(parsed, options, digest, writing=True)
+    return _local_files(parsed, options, digest, writing=writing, sync_each=sync_each)
 
 
 def _local_files(
-    location: Location, options: OptionsOf, digest: Digest, *, writing: bool = False
+    location: Location,
+    options: OptionsOf,
+    digest: Digest,
+    *,
+    writing: bool = False,
+    sync_each: bool = False,
 ) -> LocalFiles:
     chosen = options(location.text)
     if chosen.encryption:
@@ -87,6 +97,7 @@ def _local_files(
         level=chosen.compression_level,
         digest=digest,
         skip_verify=chosen.skip_verify,
+        sync_each=sync_each,
     )
     files.check(writing=writing)
     return files

@@ -272,7 +272,8 @@ class Pool:
     """
     Worker processes for the jobs of one command or one application.
 
-    Processes start with :meth:`start` or the first job that needs them.
+    Processes start with :meth:`start` or the first job that needs them. As a context manager it
+    ends them at the end of the block.
 
     :param size: how many; see :func:`pool_size`.
     """
@@ -282,6 +283,12 @@ class Pool:
             raise ValueError("a pool needs at least one worker")
         self.size = size
         self._crew: Crew | None = None
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def crew(self) -> Crew:
