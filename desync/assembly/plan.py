@@ -53,25 +53,25 @@ class Plan:
         self.index = index
         self._first = first_positions(index.ids)
         self._null = -1
-        if null_id is not None:
-            self._null = self._find_null(null_id)
-        self.totals = self._add_up()
+        self.totals = self._add_up(null_id)
 
-    def _find_null(self, null_id: bytes) -> int:
-        # Only a chunk of the maximal size is the null chunk, so only those are worth a look.
+    def _add_up(self, null_id: bytes | None) -> Totals:
         largest = self.index.sizes.max
-        for position, (_, length, chunk_id) in enumerate(self.index):
-            if length == largest and chunk_id == null_id:
-                return position
-        return -1
-
-    def _add_up(self) -> Totals:
+        null = -1
         numbers = [0] * 6
-        for position, (_, length, _) in enumerate(self.index):
+        for position, (_, length, chunk_id) in enumerate(self.index):
             first = self._first[position]
-            kind = 4 if first == self._null else 0 if first == position else 2
+            if first != position:
+                kind = 4 if first == null else 2
+            elif length == largest and chunk_id == null_id:
+                # Only a chunk of the maximal size is the null chunk.
+                null = position
+                kind = 4
+            else:
+                kind = 0
             numbers[kind] += 1
             numbers[kind + 1] += length
+        self._null = null
         return Totals(*numbers)
 
     def is_fetched(self, position: int) -> bool:
@@ -127,12 +127,5 @@ def first_positions(ids: ChunkIds) -> array[int]:
     :returns: packed native uint32, one for each position.
     """
     table, offset, stride, count = ids.layout
-    order = memoryview(kernels.sort_ids(table, offset, stride, count)).cast("I")
-    first = array("I", bytes(4 * count))
-    previous, origin = b"", 0
-    for position in order:
-        chunk_id = ids[position]
-        if chunk_id != previous:
-            previous, origin = chunk_id, position
-        first[position] = origin
-    return first
+    order = kernels.sort_ids(table, offset, stride, count)
+    return array("I", kernels.first_positions(table, offset, stride, count, order))

@@ -100,5 +100,10 @@ class CompiledKernels:
     ) -> bytes:
         return _native.unique_ids(table, offset, stride, count, order)
 
+    def first_positions(
+        self, table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
+    ) -> bytes:
+        return _native.first_positions(table, offset, stride, count, order)
+
     def keep_memory(self) -> None:
         _native.keep_memory()

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
         def unique_ids(
             self, table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
         ) -> bytes: ...
+        def first_positions(
+            self, table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
+        ) -> bytes: ...
         def keep_memory(self) -> None: ...
 
 
@@ -180,6 +183,19 @@ def unique_ids(
         ids.
     """
     return _kernels().unique_ids(table, offset, stride, count, order)
+
+
+def first_positions(
+    table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
+) -> bytes:
+    """
+    Find for each id the first one that is equal.
+
+    :param order: what :func:`sort_ids` said of the same ids.
+    :return: for each id the number of that one, which may be its own: 32 bits each in native order.
+    :raises ValueError: there aren't ``count`` ids in the table, or the order isn't one of ``count`` ids.
+    """
+    return _kernels().first_positions(table, offset, stride, count, order)
 
 
 def keep_memory() -> None:

@@ -177,6 +177,28 @@ def unique_ids(
     return bytes(ids)
 
 
+def first_positions(
+    table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
+) -> bytes:
+    view = _bytes_of(table)
+    check_ids(len(view), offset, stride, count)
+    numbers = _words_of(order)
+    if len(numbers) != count:
+        raise ValueError(f"an order of {len(numbers)} for {count} ids")
+    first = array("I", bytes(4 * count))
+    previous = None
+    origin = 0
+    for number in numbers:
+        if number >= count:
+            raise ValueError(f"the order names id {number} of {count}")
+        at = offset + number * stride
+        current = view[at : at + _ID_SIZE]
+        if current != previous:
+            previous, origin = current, number
+        first[number] = origin
+    return first.tobytes()
+
+
 def check_ids(size: int, offset: int, stride: int, count: int) -> None:
     """
     Refuse a place of ids that isn't within ``size`` bytes, or more ids than 32-bit numbers can

@@ -401,6 +401,39 @@ done:
     return unique;
 }
 
+static PyObject *py_first_positions(PyObject *module, PyObject *args)
+{
+    Py_buffer table, order;
+    Py_ssize_t offset, stride, count;
+    struct ids ids;
+    PyObject *positions = NULL;
+    int failed;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*nnny*:first_positions", &table, &offset, &stride, &count, &order))
+        return NULL;
+    if (take_ids(&table, offset, stride, count, &ids) || check_words(&order))
+        goto done;
+    if (order.len / (Py_ssize_t)sizeof(uint32_t) != count) {
+        PyErr_Format(PyExc_ValueError, "an order of %zd for %zd ids", order.len / (Py_ssize_t)sizeof(uint32_t), count);
+        goto done;
+    }
+    positions = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint32_t));
+    if (!positions)
+        goto done;
+    uint32_t *first = (uint32_t *)(void *)PyBytes_AsString(positions);
+    Py_BEGIN_ALLOW_THREADS
+    failed = first_positions(ids, order.buf, first);
+    Py_END_ALLOW_THREADS
+    if (failed) {
+        PyErr_SetString(PyExc_ValueError, "the order names an id that is not in the table");
+        Py_CLEAR(positions);
+    }
+done:
+    PyBuffer_Release(&order);
+    PyBuffer_Release(&table);
+    return positions;
+}
+
 static PyObject *py_keep_memory(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -423,6 +456,7 @@ static PyMethodDef methods[] = {
     {"check_table", py_check_table, METH_VARARGS, NULL},
     {"sort_ids", py_sort_ids, METH_VARARGS, NULL},
     {"unique_ids", py_unique_ids, METH_VARARGS, NULL},
+    {"first_positions", py_first_positions, METH_VARARGS, NULL},
     {"keep_memory", py_keep_memory, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

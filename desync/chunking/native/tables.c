@@ -207,3 +207,18 @@ ptrdiff_t unique_ids(struct ids ids, const uint32_t *order, uint8_t *unique)
     }
     return different;
 }
+
+int first_positions(struct ids ids, const uint32_t *order, uint32_t *first)
+{
+    uint32_t origin = 0;
+    for (uint32_t i = 0; i < ids.count; i++)
+        if (order[i] >= ids.count)
+            return -1;
+    for (uint32_t i = 0; i < ids.count; i++) {
+        announce(&ids, order, i, ids.count);
+        if (i == 0 || memcmp(id_at(&ids, order[i]), id_at(&ids, origin), ID_SIZE) != 0)
+            origin = order[i];
+        first[order[i]] = origin;
+    }
+    return 0;
+}

@@ -30,4 +30,8 @@ int sort_ids(struct ids ids, uint32_t *order);
  * holds as many numbers as there are ids. Returns how many are different, or -1 if a number isn't of an id. */
 ptrdiff_t unique_ids(struct ids ids, const uint32_t *order, uint8_t *unique);
 
+/* Write into `first` for each id the number of the first one that is equal; `order` is what sort_ids wrote. Returns 0, or -1 if
+ * `order` holds a number that isn't of an id. */
+int first_positions(struct ids ids, const uint32_t *order, uint32_t *first);
+
 #endif
