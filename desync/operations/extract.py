@@ -79,7 +79,7 @@ async def extract(
             block_size = os.fstat(out.fileno()).st_blksize
         except OSError as error:
             raise FileError(target, error.strerror or describe_os_error(error)) from None
-        with progress.start("Assembling", len(index), "chunks") as tracker:
+        with progress.start("Attempt 1: Assembling", len(index), "chunks") as tracker:
             tracker.add(plan.totals.null_chunks + plan.totals.copied_chunks)
             if isinstance(source, tuple):
                 job = RebuildJob(
