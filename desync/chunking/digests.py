@@ -95,7 +95,7 @@ class Digest(ABC):
         return (Digest.named, (self.name,))
 
 
-class _SHA512_256(Digest):
+class _SHA512_256(Digest):  # noqa: N801
     """Hashed by the kernels, many chunks at once; one chunk by OpenSSL."""
 
     __slots__ = ()
