@@ -1,5 +1,118 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Content-addressed distribution of large files, compatible with casync and desync."""
+"""
+Content-addressed distribution of large files, compatible with casync and desync.
+
+The names in ``__all__`` are the library's, explained in ``docs/library.rst``. Each is imported when
+it is first looked up, so ``import desync`` costs nothing and brings in no Twisted. Errors are in
+:mod:`desync.errors`, interfaces in :mod:`desync.interfaces`, the contract tests of stores in
+:mod:`desync.testing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from desync.assembly.fetch import ChunkDownloads
+    from desync.assembly.upload import ChunkUploads
+    from desync.chunking.digests import SHA256, SHA512_256, Digest
+    from desync.chunking.sizes import ChunkSizes
+    from desync.cli.running import run
+    from desync.config import Config, StoreOptions
+    from desync.formats.chunk import Chunk
+    from desync.formats.ids import ChunkIds, parse_id
+    from desync.formats.index import Index, IndexBuilder
+    from desync.operations.cache import cache
+    from desync.operations.cat import cat
+    from desync.operations.chop import chop
+    from desync.operations.extract import extract
+    from desync.operations.make import make
+    from desync.operations.prune import needed_by, prune
+    from desync.operations.verify import verify
+    from desync.operations.verify_index import verify_index
+    from desync.progress import Progress, Tracker
+    from desync.stores.index_files import read_index, write_index
+    from desync.stores.local_files import LocalFiles
+    from desync.stores.opening import local_source, local_target
+    from desync.workers.pool import Pool, pool_size
+    from desync.workers.reactor import ReactorPool
+
+__all__ = [
+    "SHA256",
+    "SHA512_256",
+    "Chunk",
+    "ChunkDownloads",
+    "ChunkIds",
+    "ChunkSizes",
+    "ChunkUploads",
+    "Config",
+    "Digest",
+    "Index",
+    "IndexBuilder",
+    "LocalFiles",
+    "Pool",
+    "Progress",
+    "ReactorPool",
+    "StoreOptions",
+    "Tracker",
+    "cache",
+    "cat",
+    "chop",
+    "extract",
+    "local_source",
+    "local_target",
+    "make",
+    "needed_by",
+    "parse_id",
+    "pool_size",
+    "prune",
+    "read_index",
+    "run",
+    "verify",
+    "verify_index",
+    "write_index",
+]
+
+# Where each of them is defined; tests/test_exports.py compares this with the imports above.
+_HOMES = {
+    "assembly.fetch": "ChunkDownloads",
+    "assembly.upload": "ChunkUploads",
+    "chunking.digests": "SHA256 SHA512_256 Digest",
+    "chunking.sizes": "ChunkSizes",
+    "cli.running": "run",
+    "config": "Config StoreOptions",
+    "formats.chunk": "Chunk",
+    "formats.ids": "ChunkIds parse_id",
+    "formats.index": "Index IndexBuilder",
+    "operations.cache": "cache",
+    "operations.cat": "cat",
+    "operations.chop": "chop",
+    "operations.extract": "extract",
+    "operations.make": "make",
+    "operations.prune": "needed_by prune",
+    "operations.verify": "verify",
+    "operations.verify_index": "verify_index",
+    "progress": "Progress Tracker",
+    "stores.index_files": "read_index write_index",
+    "stores.local_files": "LocalFiles",
+    "stores.opening": "local_source local_target",
+    "workers.pool": "Pool pool_size",
+    "workers.reactor": "ReactorPool",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        for module, names in _HOMES.items():
+            if name in names.split():
+                from importlib import import_module
+
+                value = globals()[name] = getattr(import_module(f"desync.{module}"), name)
+                return value
+        raise AttributeError(f"module 'desync' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
