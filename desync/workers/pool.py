@@ -109,6 +109,8 @@ class Worker:
         self.leases = 0
         self.ready = False
         self.alive = True
+        #: Called just before the pipes are closed, for whoever watches them.
+        self.before_closing: Callable[[], object] = lambda: None
 
     def send(self, kind: int, payload: bytes) -> None:
         """Say something, as soon as the pipe takes it."""
@@ -137,6 +139,7 @@ class Worker:
 
     def bury(self) -> str:
         """Close the pipes, make sure that the process is gone, and say how it ended."""
+        self.before_closing()
         self.alive = False
         os.close(self.requests)
         os.close(self.answers)

@@ -82,11 +82,16 @@ class _Watch:
 
     def start(self) -> None:
         """Begin to watch."""
+        # A reactor must forget a descriptor before it is closed: its number may be another's next.
+        self._worker.before_closing = self.stop
         self._reactor.addReader(self)
         self._check_outgoing()
 
     def stop(self) -> None:
         """Watch no longer."""
+        if not self._worker.alive:
+            return
+        self._worker.before_closing = lambda: None
         self._reactor.removeReader(self)
         self.stop_writing()
 
@@ -106,10 +111,7 @@ class _Watch:
 
     def doRead(self) -> None:  # noqa: N802
         self._crew.receive(self._worker)
-        if not self._worker.alive:
-            # The descriptor is closed by now; the reactor finds a reader by its object.
-            self.stop()
-        else:
+        if self._worker.alive:
             self._check_outgoing()
         if not self._crew.busy and not self._done.called:
             self._done.callback(None)
