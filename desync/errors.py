@@ -3,8 +3,9 @@
 """
 Every error that the package raises on purpose.
 
-``str()`` of each is one line, fit to be shown to a user as it is: it names the chunk, the store or the file, and the cause.
-Store locations arrive here with their secrets already masked (:mod:`desync.masking`).
+``str()`` of each is one line, fit to be shown to a user as it is: it names the chunk, the store or
+the file, and the cause. Store locations arrive here with their secrets already masked
+(:mod:`desync.masking`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ class DesyncError(Exception):
 
 
 class UsageError(DesyncError):
-    """The caller asked for something that makes no sense: a bad flag, a bad combination, a number out of range."""
+    """
+    The caller asked for something that makes no sense: a bad flag, a bad combination, a number out
+    of range.
+    """
 
 
 class ConfigError(UsageError):
@@ -63,7 +67,9 @@ class ChunkError(DesyncError):
 
 
 class ChunkMissing(ChunkError):
-    """A store doesn't have the chunk. The only error that lets a route or a cache ask the next store."""
+    """
+    A store doesn't have the chunk. The only error that lets a route or a cache ask the next store.
+    """
 
     def __init__(self, chunk_id: bytes, store: str = "") -> None:
         super().__init__(f"chunk {chunk_id.hex()} missing from store", chunk_id, store)
@@ -74,7 +80,8 @@ class ChunkMissing(ChunkError):
 
 class ChunkInvalid(ChunkError):
     """
-    What a store gave for a chunk isn't that chunk: it can't be decoded, has the wrong length or another digest.
+    What a store gave for a chunk isn't that chunk: it can't be decoded, has the wrong length or
+    another digest.
 
     :param why: what is wrong.
     """
@@ -126,7 +133,10 @@ class FileError(DesyncError):
 
 
 class InputChanged(FileError):
-    """The file shrank or changed while it was being read, so what was made of it describes no state it ever had."""
+    """
+    The file shrank or changed while it was being read, so what was made of it describes no state it
+    ever had.
+    """
 
 
 class WorkerDied(DesyncError):

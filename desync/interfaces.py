@@ -1,18 +1,21 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The seams of the package. Each docstring is the contract that :mod:`desync.testing.contract` holds an implementation to.
+The seams of the package. Each docstring is the contract that :mod:`desync.testing.contract` holds
+an implementation to.
 
 Everything returns a Deferred unless it says otherwise. What holds of every store:
 
 * Ids are 32 bytes; anything else is a ``ValueError``, at once.
-* :class:`desync.errors.ChunkMissing` and nothing else means that a store doesn't have a chunk. A store that can't tell (it is
-  unreachable, it answers nonsense) fails with :class:`desync.errors.StoreError` or :class:`desync.errors.ChunkInvalid`.
+* :class:`desync.errors.ChunkMissing` and nothing else means that a store doesn't have a chunk. A
+  store that can't tell (it is unreachable, it answers nonsense) fails with
+  :class:`desync.errors.StoreError` or :class:`desync.errors.ChunkInvalid`.
 * Operations may overlap, on the same id too.
-* Cancelling the Deferred of an operation ends the wait with :class:`twisted.internet.defer.CancelledError`. Whether a write that
-  was cancelled took place is unknown; it never leaves a partial chunk under the chunk's name.
-* Reading verifies: the chunk that is handed out has been checked against its id, and says so (``chunk.verified``), unless the
-  store was told to skip that.
+* Cancelling the Deferred of an operation ends the wait with
+  :class:`twisted.internet.defer.CancelledError`. Whether a write that was cancelled took place is
+      unknown; it never leaves a partial chunk under the chunk's name.
+* Reading verifies: the chunk that is handed out has been checked against its id, and says so
+  (``chunk.verified``), unless the store was told to skip that.
 """
 
 from __future__ import annotations
@@ -40,7 +43,10 @@ class IStore(Interface):
     location = Attribute("How a user names the store, secrets masked: ``str``.")
 
     def close() -> Deferred[None]:
-        """Let go of connections and processes. Nothing else is called afterwards; closing twice is fine."""
+        """
+        Let go of connections and processes. Nothing else is called afterwards; closing twice is
+        fine.
+        """
 
 
 class IChunkSource(IStore):
@@ -50,7 +56,8 @@ class IChunkSource(IStore):
         """
         Fetch one chunk.
 
-        Stores on local files, SFTP and in memory also find a chunk that is there in the other form only.
+        Stores on local files, SFTP and in memory also find a chunk that is there in the other form
+        only.
 
         :returns: the chunk, verified unless the store skips that.
         :raises ChunkMissing: if the store doesn't have it.
@@ -60,17 +67,24 @@ class IChunkSource(IStore):
 
     def has(chunk_id: bytes) -> Deferred[bool]:
         """
-        Tell whether the store has a chunk in the form that it is configured for; the other form doesn't count.
+        Tell whether the store has a chunk in the form that it is configured for; the other form
+        doesn't count.
 
         :raises StoreError: if the store can't tell.
         """
 
 
 class IChunkSink(Interface):
-    """Takes what :meth:`IBatch.get_many` finds. Each id that was asked for ends exactly once: in chunks, absent or failed."""
+    """
+    Takes what :meth:`IBatch.get_many` finds. Each id that was asked for ends exactly once: in
+    chunks, absent or failed.
+    """
 
     def chunks(batch: Sequence[Chunk]) -> Deferred[None] | None:
-        """Take some chunks. An unfired Deferred asks the store to hand over no more until it fires; its failure ends all."""
+        """
+        Take some chunks. An unfired Deferred asks the store to hand over no more until it fires;
+        its failure ends all.
+        """
 
     def absent(ids: ChunkIds) -> None:
         """Learn that the store doesn't have these."""
@@ -86,10 +100,11 @@ class IBatch(Interface):
         """
         Fetch chunks in any order, a bounded number at a time.
 
-        An id that occurs twice is handed over once. The Deferred fires when every id has ended. Cancelling it stops the
-        transfer: no further call reaches the sink.
+        An id that occurs twice is handed over once. The Deferred fires when every id has ended.
+        Cancelling it stops the transfer: no further call reaches the sink.
 
-        :raises: whatever the sink's ``chunks`` failed with. What goes wrong with single chunks goes to the sink instead.
+        :raises: whatever the sink's ``chunks`` failed with. What goes wrong with single chunks goes
+            to the sink instead.
         """
 
     def missing(ids: ChunkIds) -> Deferred[ChunkIds]:
@@ -101,6 +116,22 @@ class IBatch(Interface):
         """
 
 
+class IBatchRenewer(Interface):
+    """
+    A store that can make its chunks young, many at once.
+
+    Stores that can't renew an age don't provide this, so that nobody makes requests to no effect.
+    """
+
+    def renew_many(ids: ChunkIds) -> Deferred[ChunkIds]:
+        """
+        Make young those of some chunks that the store has in the form that it is configured for.
+
+        :returns: the ids of the others, as :meth:`IBatch.missing` does.
+        :raises StoreError: if the store can't tell.
+        """
+
+
 class IChunkTarget(IChunkSource):
     """A store that chunks can be written to."""
 
@@ -108,8 +139,8 @@ class IChunkTarget(IChunkSource):
         """
         Store a chunk. It is there, whole, when the Deferred fires; nobody ever sees a part of it.
 
-        A chunk that is there already is fine: it may be replaced by the same, or only its age be renewed. A chunk that isn't
-        verified is verified first.
+        A chunk that is there already is fine: it may be replaced by the same, or only its age be
+        renewed. A chunk that isn't verified is verified first.
 
         :raises ChunkInvalid: if it isn't the chunk that its id says; nothing is stored.
         :raises StoreError: if the store failed.
@@ -117,7 +148,8 @@ class IChunkTarget(IChunkSource):
 
     def renew(chunk_id: bytes) -> Deferred[bool]:
         """
-        Tell whether the store has a chunk, as ``has``, and make it young if so: a prune then spares it.
+        Tell whether the store has a chunk, as ``has``, and make it young if so: a prune then spares
+        it.
 
         Stores that can't renew an age only answer.
         """
@@ -138,7 +170,8 @@ class IChunkRemover(Interface):
 
     def prune(keep: ChunkIds, min_age: float, dry_run: bool = False) -> Deferred[Pruned]:
         """
-        Remove every chunk in the form that the store is configured for that isn't kept, and what interrupted writers left.
+        Remove every chunk in the form that the store is configured for that isn't kept, and what
+        interrupted writers left.
 
         Chunks and temporary files younger than `min_age` are spared and counted.
 
@@ -149,7 +182,10 @@ class IChunkRemover(Interface):
 
 
 class ILocalFiles(Interface):
-    """A store whose chunks are files of this machine, in one directory or several that are asked in turn."""
+    """
+    A store whose chunks are files of this machine, in one directory or several that are asked in
+    turn.
+    """
 
     def local_files() -> tuple[LocalFiles, ...]:
         """Give the directories, in the order of asking. Not a Deferred."""
@@ -171,7 +207,10 @@ class IIndexSource(Interface):
         """
 
     def close() -> Deferred[None]:
-        """Let go of connections and processes. Nothing else is called afterwards; closing twice is fine."""
+        """
+        Let go of connections and processes. Nothing else is called afterwards; closing twice is
+        fine.
+        """
 
 
 class IIndexTarget(IIndexSource):
@@ -179,7 +218,8 @@ class IIndexTarget(IIndexSource):
 
     def put_index(name: str, index: Index) -> Deferred[None]:
         """
-        Store an index, replacing what was there. The old one or the new one is there whole at any moment.
+        Store an index, replacing what was there. The old one or the new one is there whole at any
+        moment.
 
         :param name: one path component.
         :raises StoreError: if the store failed.

@@ -1,6 +1,9 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""The umask that the program was started with: what a store's modes are subject to, whatever a daemon sets later."""
+"""
+The umask that the program was started with: what a store's modes are subject to, whatever a daemon
+sets later.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Final
 
 
 def _current() -> int:
-    # /proc tells it without the moment of a changed umask that os.umask() costs, in which another thread may create a file.
+    # /proc tells it without the moment of a changed umask that os.umask() costs, in which another
+    # thread may create a file.
     try:
         with open("/proc/self/status", "rb") as status:
             for line in status:

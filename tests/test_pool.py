@@ -158,7 +158,10 @@ class PoolTests(SynchronousTestCase):
         finish(self.pool, EchoJob([b"a"]))
 
     def test_a_killed_worker_is_an_error(self) -> None:
-        """A worker that is killed in the middle of a unit fails the job; the next job has workers again."""
+        """
+        A worker that is killed in the middle of a unit fails the job; the next job has workers
+        again.
+        """
         error = self.assertRaises(
             WorkerDied, finish, self.pool, EchoJob([b"a", b"kill"] + [b"b"] * 50)
         )
@@ -324,7 +327,9 @@ class FrameTests(SynchronousTestCase):
         self.assertFalse(reader.pending)
 
     def test_a_length_beyond_reason_is_refused(self) -> None:
-        """A frame that claims to be larger than any is an error, before anything is allocated for it."""
+        """
+        A frame that claims to be larger than any is an error, before anything is allocated for it.
+        """
         self.assertRaises(
             OutOfStep, FrameReader().feed, (MAX_PAYLOAD + 1).to_bytes(4, "little") + b"\x12"
         )

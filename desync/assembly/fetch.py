@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     #: Calls a function that may block in a thread: what ``deferToThreadPool`` does.
     InThread = Callable[..., Deferred[Any]]
 
+
 class ChunkDownloads:
     """
     Fetches chunks from a store into files and streams.
@@ -114,9 +115,7 @@ async def _hand_over(
 class _Writer:
     """Writes chunks where a plan says that they belong."""
 
-    def __init__(
-        self, plan: Plan, descriptor: int, in_thread: InThread, tracker: Tracker
-    ) -> None:
+    def __init__(self, plan: Plan, descriptor: int, in_thread: InThread, tracker: Tracker) -> None:
         self._plan = plan
         self._descriptor = descriptor
         self._in_thread = in_thread

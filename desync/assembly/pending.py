@@ -3,8 +3,8 @@
 """
 Work in threads that uses a descriptor, which nobody may close before the work is done.
 
-Cancelling the Deferred of a call in a thread ends the wait, not the call. A descriptor that was closed meanwhile may be another
-file's by the time that the thread uses it.
+Cancelling the Deferred of a call in a thread ends the wait, not the call. A descriptor that was
+closed meanwhile may be another file's by the time that the thread uses it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class Pending:
         return told
 
     async def settled(self) -> None:
-        """Wait until no call is under way, whatever happens meanwhile; a cancellation is passed on afterwards."""
+        """
+        Wait until no call is under way, whatever happens meanwhile; a cancellation is passed on
+        afterwards.
+        """
         cancelled: CancelledError | None = None
         while self._count:
             waiting: Deferred[None] = Deferred()

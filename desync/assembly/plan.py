@@ -1,10 +1,12 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The plan of a rebuild: where each part of the target comes from. Pure data, made from the index alone.
+The plan of a rebuild: where each part of the target comes from. Pure data, made from the index
+alone.
 
-A chunk that occurs several times is fetched for its first place and copied to the others. Null chunks, which are as long as a
-chunk can be and hold nothing but zeros, are holes in a fresh target. What is kept of an index beside itself is four bytes a chunk.
+A chunk that occurs several times is fetched for its first place and copied to the others. Null
+chunks, which are as long as a chunk can be and hold nothing but zeros, are holes in a fresh target.
+What is kept of an index beside itself is four bytes a chunk.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Plan:
     Where the chunks of an index come from.
 
     :param index: what is to be rebuilt.
-    :param null_id: the id of the null chunk, or None where zeros have to be fetched like everything else.
+    :param null_id: the id of the null chunk, or None where zeros have to be fetched like everything
+        else.
     """
 
     def __init__(self, index: Index, null_id: bytes | None) -> None:
@@ -95,7 +98,10 @@ class Plan:
         )
 
     def copies(self) -> Iterator[Copy]:
-        """List what is copied within the target once all is fetched; neighbors that stay neighbors are one copy."""
+        """
+        List what is copied within the target once all is fetched; neighbors that stay neighbors are
+        one copy.
+        """
         source = target = length = 0
         for position, (start, size, _) in enumerate(self.index):
             first = self._first[position]

@@ -1,6 +1,8 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Reading chunks from local stores in an index's order, decoded and verified ahead of need by threads."""
+"""
+Reading chunks from local stores in an index's order, decoded and verified ahead of need by threads.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,10 @@ class Replacement:
 
     @property
     def is_regular(self) -> bool:
-        """Whether it is a file with places to write to; a pipe or a terminal, which is written to directly, isn't."""
+        """
+        Whether it is a file with places to write to; a pipe or a terminal, which is written to
+        directly, isn't.
+        """
         return self._temporary is not None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -179,7 +182,10 @@ def replacing(
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file for as long as it is open here. Where there are no locks, or not on this file system, all is well too."""
+    """
+    Lock a file for as long as it is open here. Where there are no locks, or not on this file
+    system, all is well too.
+    """
     try:
         import fcntl
 
@@ -195,7 +201,8 @@ def _remove_stale(directory: str, part: str) -> None:
     """
     Remove what was left by others who wrote the same target and were killed.
 
-    Whoever is still writing holds a lock on its file; where files can't be locked, nothing is removed.
+    Whoever is still writing holds a lock on its file; where files can't be locked, nothing is
+    removed.
     """
     try:
         import fcntl

@@ -58,7 +58,8 @@ class ChunkUploads:
         self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
     ) -> Uploaded:
         """
-        Store those of some chunks that the store doesn't have, each checked against its id before it goes out.
+        Store those of some chunks that the store doesn't have, each checked against its id before
+        it goes out.
 
         :param source: what the index describes.
         :param ids: which chunks.

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 #: Bytes that are copied at a time.
 _COPY: Final = 4 << 20
 
-#: How many buffers one call takes on every system (POSIX's least is 16; Linux and the BSDs have 1024).
+#: How many buffers one call takes on every system (POSIX's least is 16; Linux and the BSDs have
+#: 1024).
 _BUFFERS: Final = 1024
 
 

@@ -95,7 +95,9 @@ class Chunk:
 
     @property
     def stored_size(self) -> int:
-        """The size in bytes of the form that it was last stored in or came in; its own if in none."""
+        """
+        The size in bytes of the form that it was last stored in or came in; its own if in none.
+        """
         return len(self.plain) if self._held is None else len(self._held[0])
 
     def verify(self, digest: Digest, size: int | None = None) -> None:

@@ -3,9 +3,10 @@
 """
 The forms a chunk can be stored in, and the names it has there.
 
-A chunk store is a tree ``<first 4 hex digits of the id>/<64 hex digits of the id><extension>``. The extension names the form:
-``.cacnk`` for one compressed frame, nothing for the plain bytes. Writers make zstd; readers tell the compression from the first
-bytes, as casync does, so that a store made with casync's ``--compression=xz`` or ``gzip`` can be read too.
+A chunk store is a tree ``<first 4 hex digits of the id>/<64 hex digits of the id><extension>``. The
+extension names the form: ``.cacnk`` for one compressed frame, nothing for the plain bytes. Writers
+make zstd; readers tell the compression from the first bytes, as casync does, so that a store made
+with casync's ``--compression=xz`` or ``gzip`` can be read too.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
-# Chunks up to this size are compressed with one fixed set of parameters: the compressor then needn't derive them anew for each
-# size, which is 5 % faster and costs 0.2 % of the ratio at level 3. A window of 2^18 bytes covers them whole.
+# Chunks up to this size are compressed with one fixed set of parameters: the compressor then
+# needn't derive them anew for each size, which is 5 % faster and costs 0.2 % of the ratio at level
+# 3. A window of 2^18 bytes covers them whole.
 _FIXED_UP_TO: Final = 1 << 18
 
 
 class Malformed(ValueError):
-    """Stored bytes that can't be decoded. The message says why, without naming a chunk or a store."""
+    """
+    Stored bytes that can't be decoded. The message says why, without naming a chunk or a store.
+    """
 
 
 class StoredForm:
@@ -58,12 +62,15 @@ class StoredForm:
 
         :param limit: the most bytes that may come of it; nothing larger is ever allocated.
         :param size: how many bytes must come of it, where known.
-        :raises Malformed: if the stored form can't be decoded, or what comes of it is larger than `limit`, empty, or not `size`.
+        :raises Malformed: if the stored form can't be decoded, or what comes of it is larger than
+            `limit`, empty, or not `size`.
         """
         raise NotImplementedError
 
     def stored_limit(self, limit: int) -> int:
-        """Give the most bytes that the stored form of a chunk of `limit` bytes can sensibly have."""
+        """
+        Give the most bytes that the stored form of a chunk of `limit` bytes can sensibly have.
+        """
         raise NotImplementedError
 
     def __eq__(self, other: object) -> bool:
@@ -94,7 +101,8 @@ class Plain(StoredForm):
 
 class Compressed(StoredForm):
     """
-    One zstd frame with its content size. Not safe to share between threads: the contexts are reused.
+    One zstd frame with its content size. Not safe to share between threads: the contexts are
+    reused.
 
     :param level: zstd's level, 1 (fast) to 22 (small); any reader reads any.
     """
@@ -149,8 +157,8 @@ class Compressed(StoredForm):
                 raise Malformed(f"it holds {declared} bytes, more than {limit}")
             if declared >= 0:
                 return self._decompress(stored, allow_extra_data=False)
-            # casync streams its frames, so they don't say their size and the bound is what is allocated: begin with what
-            # nearly every chunk fits in.
+            # casync streams its frames, so they don't say their size and the bound is what is
+            # allocated: begin with what nearly every chunk fits in.
             bound = min(limit, size or max(_FIXED_UP_TO, 8 * len(stored)))
             while True:
                 try:
@@ -167,7 +175,8 @@ class Compressed(StoredForm):
         return limit + limit // 128 + 1024
 
 
-#: The form that stores have unless they are configured otherwise; the extension is all that is used of it here.
+#: The form that stores have unless they are configured otherwise; the extension is all that is used
+#: of it here.
 PLAIN: Final = Plain()
 
 
@@ -199,7 +208,8 @@ def chunk_id_of_name(name: str, extension: str) -> bytes | None:
     """
     Read the id out of the last part of a stored chunk's name.
 
-    :returns: None if it isn't the name of a chunk in the form with this extension. Only lower-case digits count.
+    :returns: None if it isn't the name of a chunk in the form with this extension. Only lower-case
+        digits count.
     """
     if len(name) != 64 + len(extension) or not name.endswith(extension):
         return None

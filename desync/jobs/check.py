@@ -1,6 +1,9 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""The job of checking every chunk of a local store. Workers list the subdirectories themselves: a unit is a few of them."""
+"""
+The job of checking every chunk of a local store. Workers list the subdirectories themselves: a unit
+is a few of them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""The job of checking a file against its index and, if there is a local store, storing the chunks that it has."""
+"""
+The job of checking a file against its index and, if there is a local store, storing the chunks that
+it has.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,8 @@ class CompareWorker:
         self._store = (
             LocalFiles.from_settings(store, set_modes=False) if store is not None else None
         )
-        # The largest size that the index allows is no reason to compute the null chunk's id beyond what chunks usually have.
+        # The largest size that the index allows is no reason to compute the null chunk's id beyond
+        # what chunks usually have.
         largest = settings["largest"]
         self._null = (largest, self._digest.null_id(largest)) if largest <= RUN_BYTES else None
         self._buffer = memoryview(bytearray())
@@ -146,7 +150,8 @@ class CompareWorker:
             if found[here] != ids[here]:
                 raise FileError(
                     self._source.path,
-                    f"its bytes {start + begin} to {start + end} are not chunk {ids[here].hex()} of the index",
+                    f"its bytes {start + begin} to {start + end} "
+                    f"are not chunk {ids[here].hex()} of the index",
                 )
             begin = end
 

@@ -3,10 +3,12 @@
 """
 The job of cutting a file into chunks, hashing them and, if there is a local store, storing them.
 
-A chunk begins where the one before it ends, so cutting is serial; it is also the fast part. Each worker therefore reads one
-segment of the file, cuts it, and at once tells where the next chunk begins: the *cut token*, which the parent gives to the next
-free worker. Then it hashes and stores from the same buffer, in parallel with the others. Segment ``k`` holds the chunks that
-begin in ``[k*S, (k+1)*S)``; its last chunk may end in the next. No input can make this slower than cutting serially.
+A chunk begins where the one before it ends, so cutting is serial; it is also the fast part. Each
+worker therefore reads one segment of the file, cuts it, and at once tells where the next chunk
+begins: the *cut token*, which the parent gives to the next free worker. Then it hashes and stores
+from the same buffer, in parallel with the others. Segment ``k`` holds the chunks that begin in
+``[k*S, (k+1)*S)``; its last chunk may end in the next. No input can make this slower than cutting
+serially.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from desync.stores.local_files import LocalFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Bytes. Large enough that passing the token costs nothing, small enough that a few of them are no memory to speak of.
+#: Bytes. Large enough that passing the token costs nothing, small enough that a few of them are no
+#: memory to speak of.
 SEGMENT: Final = 8 << 20
 
 _UNIT: Final = struct.Struct("<Q")
@@ -138,7 +141,8 @@ class CutWorker:
         )
         room = min(SEGMENT + self._sizes.max, self._source.size)
         self._buffer = memoryview(bytearray(room))
-        # A chunk is at least `min` long but for the last; one that begins in the segment may end after it.
+        # A chunk is at least `min` long but for the last; one that begins in the segment may end
+        # after it.
         self._ends = array("I", bytes(4 * (SEGMENT // self._sizes.min + 2)))
 
     def run(self, unit: bytes, note: Callable[[bytes], None]) -> bytes:

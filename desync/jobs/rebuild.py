@@ -3,8 +3,9 @@
 """
 The job of rebuilding a file from local stores.
 
-Workers open the stores and the target themselves. A unit is a run of neighboring chunks: read, decoded, verified together, and
-written with one call. Repeats are copied from where the target has them already, after everything has been fetched.
+Workers open the stores and the target themselves. A unit is a run of neighboring chunks: read,
+decoded, verified together, and written with one call. Repeats are copied from where the target has
+them already, after everything has been fetched.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class RebuildJob:
     The parent's half.
 
     :param plan: what comes from where.
-    :param target: the file to write, which exists and has its final size; it reads as zeros where nothing is written.
+    :param target: the file to write, which exists and has its final size; it reads as zeros where
+        nothing is written.
     :param stores: asked in turn for each chunk.
     :param progress: told of chunks as they are done.
     :param shown: how errors name the target; its path if None.
@@ -182,7 +184,8 @@ class RebuildWorker:
 
 def read_from(stores: Sequence[LocalFiles], chunk_id: bytes, size: int) -> tuple[bytes, LocalFiles]:
     """
-    Read a chunk's plain bytes from the first store that has it. The length is checked, the digest is not.
+    Read a chunk's plain bytes from the first store that has it. The length is checked, the digest
+    is not.
 
     :returns: the bytes, and the store that had them.
     :raises ChunkMissing: if no store has it.

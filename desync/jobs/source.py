@@ -1,6 +1,9 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""The file that a job reads: opened by the parent and again by every worker, and known to be the same one all the time."""
+"""
+The file that a job reads: opened by the parent and again by every worker, and known to be the same
+one all the time.
+"""
 
 from __future__ import annotations
 
@@ -96,13 +99,15 @@ class SourceFile:
             if not got:
                 raise InputChanged(
                     self.path,
-                    f"it ended at {offset + filled} of {self.size} bytes: it shrank while it was being read",
+                    f"it ended at {offset + filled} of {self.size} bytes: "
+                    "it shrank while it was being read",
                 )
             filled += got
 
     def check_unchanged(self) -> None:
         """
-        Make sure that the file is as it was when it was opened, as far as size and modification time tell.
+        Make sure that the file is as it was when it was opened, as far as size and modification
+        time tell.
 
         :raises InputChanged: if it isn't.
         """
@@ -112,7 +117,8 @@ class SourceFile:
         if found.st_size != self.size:
             raise InputChanged(
                 self.path,
-                f"it changed its size from {self.size} to {found.st_size} bytes while it was being read",
+                f"it changed its size from {self.size} to {found.st_size} bytes "
+                "while it was being read",
             )
         if found.st_mtime_ns != self._modified:
             raise InputChanged(self.path, "it changed while it was being read")

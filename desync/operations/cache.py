@@ -44,7 +44,8 @@ async def cache(
     concurrency: int,
 ) -> Cached:
     """
-    Copy those of some chunks that the target doesn't have, in the form they come in where the target has the same.
+    Copy those of some chunks that the target doesn't have, in the form they come in where the
+    target has the same.
 
     :param ids: which; repeated ones are copied once.
     :param concurrency: how many chunks are stored at a time.

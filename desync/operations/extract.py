@@ -60,12 +60,13 @@ async def extract(
     """
     Rebuild the file that an index describes.
 
-    The target is replaced once the new one is complete and every chunk of it was checked against its id. With local stores it
-    never suspends.
+    The target is replaced once the new one is complete and every chunk of it was checked against
+    its id. With local stores it never suspends.
 
     :param source: the local stores to ask in turn, or whatever else fetches chunks.
     :param sync: ``"none"`` leaves it to the system when the new file reaches the disk.
-    :raises ChunkMissing: if no store has a chunk; ChunkInvalid if what it has isn't the chunk; the target is as it was.
+    :raises ChunkMissing: if no store has a chunk; ChunkInvalid if what it has isn't the chunk; the
+        target is as it was.
     :raises FileError: if the target can't be written.
     :raises StoreError: if a store failed.
     """
@@ -101,5 +102,6 @@ async def extract(
 
 
 def _may_have_null(index: Index) -> bool:
-    # The null chunk's id costs hashing as many zeros as a chunk can have, which for an unusual index is much.
+    # The null chunk's id costs hashing as many zeros as a chunk can have, which for an unusual
+    # index is much.
     return index.size >= index.sizes.max

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from desync.formats import flags as feature
 from desync.formats.index import IndexBuilder
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from desync.progress import Progress
     from desync.workers.pool import Runner
 
-#: The first bytes of a file, which tell whether it is an archive whose feature flags its index has to repeat.
+#: The first bytes of a file, which tell whether it is an archive whose feature flags its index has
+#: to repeat.
 _HEAD = feature.ENTRY_SIZE
 
 
-class Made(NamedTuple):
+class Made:
     """
     What a make produced.
 
@@ -35,10 +36,13 @@ class Made(NamedTuple):
     :ivar stored_bytes: the size of those as they are stored; 0 where the store doesn't say.
     """
 
-    index: Index
-    produced: int
-    stored: int
-    stored_bytes: int
+    __slots__ = ("index", "produced", "stored", "stored_bytes")
+
+    def __init__(self, index: Index, stored: int, stored_bytes: int) -> None:
+        self.index = index
+        self.produced = len(index)
+        self.stored = stored
+        self.stored_bytes = stored_bytes
 
 
 async def make(
@@ -52,7 +56,8 @@ async def make(
     """
     Cut a file into chunks and store those that the store doesn't have.
 
-    When this returns, every chunk that the index names is in the store. With a local store, or none, it never suspends.
+    When this returns, every chunk that the index names is in the store. With a local store, or
+    none, it never suspends.
 
     :param path: a regular file or a block device.
     :param store: where the chunks go; None for the index alone.
@@ -81,7 +86,7 @@ async def make(
             uploaded = await store.upload(source, index, index.ids, progress)
             stored, stored_bytes = uploaded.chunks, uploaded.stored_bytes
             source.check_unchanged()
-        return Made(index, len(index), stored, stored_bytes)
+        return Made(index, stored, stored_bytes)
     finally:
         source.close()
 

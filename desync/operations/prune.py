@@ -35,7 +35,8 @@ async def prune(
     """
     Remove from a store what isn't kept, and what interrupted writers left there.
 
-    What is younger than `min_age` is spared, for somebody may be about to name it in an index. With a local store it never suspends.
+    What is younger than `min_age` is spared, for somebody may be about to name it in an index. With
+    a local store it never suspends.
 
     :param keep: sorted ids.
     :param min_age: seconds.

@@ -40,7 +40,8 @@ async def verify(
     repair: bool = False,
 ) -> Verified:
     """
-    Decode every chunk of a local store in the form that it is configured for, and compare it with its id. Never suspends.
+    Decode every chunk of a local store in the form that it is configured for, and compare it with
+    its id. Never suspends.
 
     Files in the other form, and temporary ones, are let be.
 

@@ -20,7 +20,8 @@ async def verify_index(index: Index, path: str | bytes, pool: Runner, progress: 
     """
     Compare every chunk of a file with the index. Never suspends.
 
-    :raises FileError: if the file differs in size or content, or can't be read; names the first place where it does.
+    :raises FileError: if the file differs in size or content, or can't be read; names the first
+        place where it does.
     """
     source = SourceFile.described_by(index, path)
     try:

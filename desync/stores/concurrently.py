@@ -11,7 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 
-async def concurrently(coroutines: Iterable[Coroutine[Deferred[Any], Any, object]], most: int) -> None:
+async def concurrently(
+    coroutines: Iterable[Coroutine[Deferred[Any], Any, object]], most: int
+) -> None:
     """
     Run coroutines, in their order, no more than `most` of them at a time.
 

@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from desync.formats.ids import ChunkIds
 
 #: Seconds. Chunks and temporary files younger than this are spared unless the caller says
 #: otherwise: another process may be writing them, or may have found them present for an index that
@@ -30,3 +36,27 @@ class Pruned(NamedTuple):
     spared: int = 0
     spared_bytes: int = 0
     leftovers: int = 0
+
+
+def membership(ids: ChunkIds) -> Callable[[bytes], bool]:
+    """
+    Make a fast test for whether an id is among some.
+
+    Millions of ids stay packed: only those that begin alike, as the ids in one subdirectory of a
+    store do, are taken out at a time.
+
+    :param ids: sorted.
+    """
+    ids = ids.sorted_unique()
+    begin = b""
+    alike: frozenset[bytes] = frozenset()
+
+    def contains(chunk_id: bytes) -> bool:
+        nonlocal begin, alike
+        if chunk_id[:2] != begin:
+            begin = chunk_id[:2]
+            first = bisect_left(ids, begin + bytes(30))
+            alike = frozenset(ids[first : bisect_right(ids, begin + b"\xff" * 30)])
+        return chunk_id in alike
+
+    return contains

@@ -1,10 +1,12 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-What parent and worker say to each other over a pair of pipes: frames of a length, a kind and a payload.
+What parent and worker say to each other over a pair of pipes: frames of a length, a kind and a
+payload.
 
-Parent to worker: JOB (settings), then UNITs. Worker to parent: READY once, and for each unit any number of NOTEs and at last
-either a RESULT or FAILED. A worker that goes silent in the middle of a unit has died: end of file never means success.
+Parent to worker: JOB (settings), then UNITs. Worker to parent: READY once, and for each unit any
+number of NOTEs and at last either a RESULT or FAILED. A worker that goes silent in the middle of a
+unit has died: end of file never means success.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 """
 The parent's side of the process pool.
 
-A :class:`Pool` keeps its workers from job to job. :meth:`Pool.run` is driven by a blocking loop over the pipes;
+A :class:`Pool` keeps its workers from job to job. :meth:`Pool.run` is driven by a blocking loop
+over the pipes;
 :mod:`desync.workers.reactor` drives the same :class:`Crew` by a reactor.
 """
 
@@ -14,6 +15,7 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from desync import umask
@@ -42,9 +44,11 @@ class Job(Protocol):
     The parent's half of a job.
 
     :ivar worker_half: the worker's half, ``module:class``.
-    :ivar leases: how many units a worker holds at once. Two (one under way, one waiting) keep it from waiting for the parent;
-        one is for units that come in a chain, where the next free worker must get the next.
-    :ivar small: whether there is so little to do that it isn't worth starting processes; it then runs in this one.
+    :ivar leases: how many units a worker holds at once. Two (one under way, one waiting) keep it
+        from waiting for the parent; one is for units that come in a chain, where the next free
+        worker must get the next.
+    :ivar small: whether there is so little to do that it isn't worth starting processes; it then
+        runs in this one.
     """
 
     worker_half: str
@@ -54,7 +58,10 @@ class Job(Protocol):
     def small(self) -> bool: ...
 
     def settings(self) -> dict[str, Any]:
-        """Give what the worker's half is made from: plain values only (numbers, text, bytes, None, lists, tuples, dicts)."""
+        """
+        Give what the worker's half is made from: plain values only (numbers, text, bytes, None,
+        lists, tuples, dicts).
+        """
 
     def next_unit(self) -> bytes | None:
         """Give the next unit, or None if there is none to give now."""
@@ -86,7 +93,8 @@ class Worker:
         for descriptor in (self.requests, self.answers):
             os.set_blocking(descriptor, False)
         try:
-            # The child starts with interrupts blocked: a ^C that arrives before it ignores them would end it with a traceback.
+            # The child starts with interrupts blocked: a ^C that arrives before it ignores them
+            # would end it with a traceback.
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *program],
@@ -146,16 +154,18 @@ class Worker:
         return _wait_for(self.pid)
 
     def ask_to_stop(self) -> None:
-        """Tell the process to end: at once if it is idle, after its clean-up if it is at work. :meth:`bury` waits for that."""
-        try:
+        """
+        Tell the process to end: at once if it is idle, after its clean-up if it is at work.
+        :meth:`bury` waits for that.
+        """
+        with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
 
 
 class Crew:
     """
-    The workers of a pool and the job they are at. Knows nothing of waiting: a driver tells it which descriptors are ready.
+    The workers of a pool and the job they are at. Knows nothing of waiting: a driver tells it which
+    descriptors are ready.
 
     :param size: how many processes.
     """
@@ -303,7 +313,10 @@ class Pool:
         return self._crew
 
     def start(self) -> None:
-        """Start the processes if they aren't running, so that they get ready while the caller does other things."""
+        """
+        Start the processes if they aren't running, so that they get ready while the caller does
+        other things.
+        """
         if can_spawn():
             self.crew  # noqa: B018
 
@@ -378,7 +391,8 @@ def run_here(job: Job) -> None:
 
 def pool_size(concurrency: int) -> int:
     """
-    Say how many workers serve a concurrency that a user asked for: no more than there are processors, as they never wait.
+    Say how many workers serve a concurrency that a user asked for: no more than there are
+    processors, as they never wait.
 
     :param concurrency: at least 1.
     """
@@ -388,12 +402,15 @@ def pool_size(concurrency: int) -> int:
 
 
 def can_spawn() -> bool:
-    """Tell whether this platform can start workers; where it can't, jobs run in the calling process."""
+    """
+    Tell whether this platform can start workers; where it can't, jobs run in the calling process.
+    """
     return hasattr(os, "posix_spawn") and hasattr(select, "poll")
 
 
 def _program() -> list[str]:
-    # Without site (-S) and without the environment's say (-I) a worker starts 10 ms sooner; it gets the parent's own path.
+    # Without site (-S) and without the environment's say (-I) a worker starts 10 ms sooner; it gets
+    # the parent's own path.
     path = [
         os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
         *filter(None, sys.path),

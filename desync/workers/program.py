@@ -1,6 +1,9 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""The worker: a process that takes units of a job from one pipe and answers on another until its parent is gone."""
+"""
+The worker: a process that takes units of a job from one pipe and answers on another until its
+parent is gone.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,8 @@ def main() -> None:
     """
     Run as a process: frames come from standard input and go to what standard output was.
 
-    Interrupts are the parent's business. SIGTERM ends the unit that is under way through its clean-up.
+    Interrupts are the parent's business. SIGTERM ends the unit that is under way through its
+    clean-up.
     """
 
     def stop(number: int, stack: object) -> None:
