@@ -23,12 +23,16 @@ _USER_SCHEMES = frozenset({"ssh", "sftp"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>|`]+")
 # Only what looks like a token: messages speak of "Basic authentication" too.
 _BASIC = re.compile(
-    r"\b(Basic\s+)(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?(?![A-Za-z0-9+/=])"
+    r"\b(Basic\s+)[A-Za-z0-9+/]{4}"
+    r"(?:(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)|(?:[A-Za-z0-9+/]{4})+)"
+    r"(?![A-Za-z0-9+/=])"
 )
 _BEARER = re.compile(r"\b(Bearer\s+)(?=\S*[0-9._~+/=-])[A-Za-z0-9._~+/=-]{8,}")
 _HEADER = re.compile(
     r"\b((?:Proxy-)?Authorization|Set-Cookie|Cookie)(\s*[:=]\s*)[^\r\n]+", re.IGNORECASE
 )
+_AUTHORITY_END = re.compile(r"[/?#]")
+_PORT = re.compile(r"^[^:\[]*(:[0-9]*)?$|\](:[0-9]*)?$")
 _SHORTEST_SECRET = 4
 
 
@@ -45,11 +49,10 @@ def mask_location(location: str) -> str:
     scheme, separator, rest = location.partition("://")
     if not separator or not scheme.isascii() or not scheme[:1].isalpha():
         return location
+    userinfo, at_sign, rest = _split_userinfo(rest)
     rest, hash_sign, fragment = rest.partition("#")
     rest, question_mark, query = rest.partition("?")
-    authority, slash, path = rest.partition("/")
-    # A password may hold an unescaped @: what counts is the last one.
-    userinfo, at_sign, host = authority.rpartition("@")
+    host, slash, path = rest.partition("/")
     if at_sign:
         userinfo = _mask_userinfo(scheme.lower(), userinfo)
     masked = f"{scheme}://{userinfo}{at_sign}{host}{slash}{path}{question_mark}{_mask_query(query)}"
@@ -78,6 +81,17 @@ def _mask_url(found: re.Match[str]) -> str:
     # Punctuation after a URL belongs to the sentence.
     url = found[0].rstrip(".,:;!)]}")
     return mask_location(url) + found[0][len(url) :]
+
+
+def _split_userinfo(rest: str) -> tuple[str, str, str]:
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+    # A password may hold an unescaped @: what counts is the last one.
+    end = authority.rfind("@")
+    if end < 0 and not _PORT.search(authority):
+        # What looks like a host and a port that's no number may be a user and a password with an
+        # unescaped slash. No such URL works, but it's shown in the message that says so.
+        end = rest.rfind("@")
+    return (rest[:end], "@", rest[end + 1 :]) if end >= 0 else ("", "", rest)
 
 
 def _mask_userinfo(scheme: str, userinfo: str) -> str:

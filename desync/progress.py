@@ -18,6 +18,7 @@ something, so that work which says nothing shows nothing.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -103,12 +104,32 @@ class Progress:
 
 
 class _Silent(Progress):
+    """Shows nothing but messages."""
+
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream = _Unbreakable(stream)
 
     def message(self, text: str) -> None:
         self.stream.write(text)
         self.stream.flush()
+
+
+class _Unbreakable:
+    """A stream that ignores that nobody reads it any more: the work goes on all the same."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class Lines(_Silent):

@@ -59,7 +59,7 @@ def _parse_integer(text: str) -> int:
     # Go reads numbers with base 0: 0x1f, 0b11, 0o17, 017, 1_000.
     digits = text[1:] if text[:1] in ("-", "+") else text
     try:
-        if not digits.isascii() or not digits[:1].isdigit():
+        if not digits.isascii() or not digits[:1].isdigit() or not digits[-1:].isalnum():
             raise ValueError
         plain_octal = len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_"
         value = int(digits, 8 if plain_octal else 0)
