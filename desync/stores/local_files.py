@@ -283,6 +283,19 @@ class LocalFiles:
             raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
         return True
 
+    def stored_size(self, chunk_id: bytes) -> int | None:
+        """
+        Say how large a chunk's file is, in bytes; None if the chunk isn't there in the store's form.
+
+        :raises StoreError: if the file system can't tell.
+        """
+        try:
+            return os.stat(self.path_of(chunk_id)).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
+
     # Writing
 
     def renew(self, chunk_id: bytes) -> bool:
