@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -128,30 +129,37 @@ class Replacement:
             if _lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
                 break
             # Somebody who looks for stale files took it for one before it was locked.
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
         os.fchmod(self._descriptor, mode)
 
     def _finish(self) -> None:
         if self._sync:
             os.fsync(self._descriptor)
-        descriptor, self._descriptor = self._descriptor, -1
-        os.close(descriptor)
-        if self._temporary is not None:
-            os.rename(self._temporary, self._target)
-            self._temporary = None
-            if self._sync:
-                _sync_directory(os.path.dirname(self._target))
+        # The lock lasts until the last descriptor is closed, and that long nobody takes the file
+        # for a stale one. Closing the first says whether all was written, if that is not known yet.
+        locked = os.dup(self._descriptor)
+        try:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+            if self._temporary is not None:
+                os.rename(self._temporary, self._target)
+                self._temporary = None
+                if self._sync:
+                    _sync_directory(os.path.dirname(self._target))
+        finally:
+            os.close(locked)
 
     def _discard(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         temporary, self._temporary = self._temporary, None
-        try:
-            if descriptor >= 0:
-                os.close(descriptor)
-            if temporary is not None:
+        # The first error is the one to tell.
+        if temporary is not None:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        except OSError:
-            pass  # the first error is the one to tell
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _error(self, error: OSError) -> FileError:
         return FileError(self._shown, error.strerror or str(error))

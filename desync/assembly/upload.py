@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from desync.assembly.pending import Pending
 from desync.errors import ChunkInvalid, FileError
 from desync.formats.chunk import Chunk
-from desync.interfaces import IBatch
 from desync.stores.concurrently import concurrently
+from desync.stores.presence import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,6 @@ class ChunkUploads:
 
     def __init__(self, target: IChunkTarget, in_thread: InThread, concurrency: int) -> None:
         self._target = target
-        self._batch = IBatch(target)
         self._in_thread = in_thread
         self._concurrency = concurrency
 
@@ -67,7 +66,7 @@ class ChunkUploads:
         :raises StoreError: if the store failed.
         """
         wanted = ids.sorted_unique()
-        missing = await self._batch.missing(wanted)
+        missing = await lacking(self._target, wanted)
         pending = Pending()
         stored_bytes = 0
         with progress.start("Storing", len(wanted), "chunks") as tracker:

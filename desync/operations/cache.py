@@ -12,6 +12,7 @@ from zope.interface import implementer
 from desync.errors import ChunkMissing
 from desync.interfaces import IBatch, IChunkSink
 from desync.stores.concurrently import concurrently
+from desync.stores.presence import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ async def cache(
     :raises: whatever a store failed with.
     """
     wanted = ids.sorted_unique()
-    missing = await IBatch(target).missing(wanted)
+    missing = await lacking(target, wanted)
     with progress.start("", len(wanted), "chunks") as tracker:
         tracker.add(len(wanted) - len(missing))
         copier = _Copier(target, tracker, concurrency)
