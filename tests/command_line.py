@@ -62,13 +62,19 @@ def process_environ(**more: str) -> dict[str, str]:
     return {**os.environ, **NO_HOME, "PYTHONPATH": str(ROOT), **more}
 
 
-def desync_process(*args: str | bytes, stdin: bytes = b"", **environ: str) -> Outcome:
-    """Run the command in a process of its own, and wait for it."""
+def desync_process(
+    *args: str | bytes, stdin: bytes = b"", environ: Mapping[str, str] | None = None
+) -> Outcome:
+    """
+    Run the command in a process of its own, and wait for it.
+
+    :param environ: what's different in its environment from this process's.
+    """
     done = subprocess.run(
         [*map(os.fsencode, command()), *map(os.fsencode, args)],
         input=stdin,
         capture_output=True,
-        env=process_environ(**environ),
+        env=process_environ(**(environ or {})),
         timeout=60,
         check=False,
     )

@@ -320,9 +320,10 @@ class EveryFlagTests(SynchronousTestCase):
                 error = self.assertRaises(
                     UsageError, parse, [f"{flag.long}={bad}"], spellings_of(flags)
                 )
-                if flag.long != "--digest":
-                    start = f'invalid argument "{bad}" for "{flag.spellings}" flag: '
-                    self.assertTrue(str(error).startswith(start), (name, str(error)))
+                # A few have messages of their own, Go desync's.
+                start = f'invalid argument "{bad}" for "{flag.spellings}" flag: '
+                own = flag.long in ("--digest", "--format") and bad in str(error)
+                self.assertTrue(own or str(error).startswith(start), (name, str(error)))
 
     def test_ends(self) -> None:
         """After --, no flag is one any more."""

@@ -89,11 +89,13 @@ class ProcessTests(SynchronousTestCase):
 
     def test_names_that_are_not_utf8(self) -> None:
         """File names of any bytes work, and are shown escaped, also where the locale is C."""
-        for environ in ({}, {"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}):
+        environs: list[dict[str, str]] = [{}, {"LC_ALL": "C"}]
+        environs.append({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"})
+        for environ in environs:
             directory = self.mktemp()
             os.mkdir(directory)
             path = os.fsencode(directory) + b"/\xff\xe9\xc2\x9b.caibx"
-            outcome = desync_process("list-chunks", path, **environ)
+            outcome = desync_process("list-chunks", path, environ=environ)
             self.assertEqual(
                 outcome,
                 Outcome(
@@ -101,7 +103,7 @@ class ProcessTests(SynchronousTestCase):
                 ),
             )
             Path(os.fsdecode(path)).write_bytes(_EMPTY_INDEX)
-            outcome = desync_process("list-chunks", path, **environ)
+            outcome = desync_process("list-chunks", path, environ=environ)
             self.assertEqual(outcome, Outcome(0, b"", ""))
 
     def test_reader_that_leaves(self) -> None:

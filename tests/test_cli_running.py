@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -131,7 +132,7 @@ class RunWithReactorTests(SynchronousTestCase):
         for number in (signal.SIGINT, signal.SIGTERM):
             work: Deferred[None] = Deferred()
             cleaning: Deferred[None] = Deferred()
-            events = []
+            events: list[str] = []
 
             async def operation(
                 reactor: Any,
@@ -148,7 +149,8 @@ class RunWithReactorTests(SynchronousTestCase):
                     raise
 
             # The second one changes nothing.
-            reactor = Reactor(_send(number), _send(number), lambda d=cleaning: d.callback(None))
+            fire = partial(cleaning.callback, None)
+            reactor = Reactor(_send(number), _send(number), fire)
             self.assertRaises(Interrupted, run_with_reactor, operation, reactor)
             self.assertEqual(events, ["cancelled", "clean"])
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from desync.errors import InvalidIndex, UsageError
-from desync.formats.index import EMPTY_SIZE, HEADER_SIZE, Index
+from desync.errors import UsageError
+from desync.formats.index import HEADER_SIZE, INDEX_TYPE, Index
 from desync.stores import index_files
 from desync.stores.location import parse_location
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .invocation import Invocation
 
 STANDARD = index_files.STANDARD
+
+_MAGIC = HEADER_SIZE.to_bytes(8, "little") + INDEX_TYPE.to_bytes(8, "little")
 
 
 def is_local_index(location: str) -> bool:
@@ -44,13 +46,10 @@ def read_index(invocation: Invocation, location: str) -> Index:
     if location != STANDARD:
         return index_files.read_index(location, invocation.digest)
     # The head first: whatever is piped in by mistake may not have an end.
-    where = "standard input"
-    data = invocation.stdin.read(EMPTY_SIZE)
-    if len(data) == EMPTY_SIZE and int.from_bytes(data[:8], "little") == HEADER_SIZE:
+    data = invocation.stdin.read(HEADER_SIZE)
+    if data.startswith(_MAGIC):
         data += invocation.stdin.read()
-    elif len(data) == EMPTY_SIZE:
-        raise InvalidIndex(where, "not an index")
-    return Index.parse(data, where, invocation.digest)
+    return Index.parse(data, "standard input", invocation.digest)
 
 
 def write_index(invocation: Invocation, location: str, index: Index, *, sync: str = "end") -> None:
