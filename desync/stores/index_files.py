@@ -25,6 +25,7 @@ STANDARD: Final = "-"
 
 _MAGIC: Final = struct.pack("<2Q", HEADER_SIZE, INDEX_TYPE)
 _STEP: Final = 1 << 24
+_CONTROLS: Final = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 class InvalidIndexName(UsageError, ValueError):
@@ -38,16 +39,15 @@ def check_index_name(name: str) -> str:
     Either slash is refused on every system, so that a server can't be talked out of its directory.
 
     :returns: the name.
-    :raises InvalidIndexName: if it is empty, only dots, or has a slash, backslash or control
-        character in it.
+    :raises InvalidIndexName: if it is empty, only dots, or has a slash, a backslash, a control
+        character or something that no file name can have in it.
     """
-    if (
-        not name.strip(".")
-        or "/" in name
-        or "\\" in name
-        or any(character < " " or character == "\x7f" for character in name)
-    ):
+    if not name.strip(".") or "/" in name or "\\" in name or _CONTROLS.intersection(name):
         raise InvalidIndexName(f"invalid index name {name[:255]!a}")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InvalidIndexName(f"invalid index name {name[:255]!a}") from None
     return name
 
 
