@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -187,7 +188,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_an_interpreter_that_is_not_there(self) -> None:
         """An interpreter that can't be run is one clear error."""
-        with mock.patch.object(pool_module.sys, "executable", "/nowhere/python"):
+        with mock.patch.object(sys, "executable", "/nowhere/python"):
             error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"a"]))
         self.assertIn("can't be started", str(error))
 
@@ -261,7 +262,7 @@ class PoolTests(SynchronousTestCase):
         """A job that isn't done but has no unit is a mistake that is reported, not waited for."""
 
         class Stuck(EchoJob):
-            exhausted = False  # type: ignore[assignment]
+            exhausted = False
 
         self.assertRaises(RuntimeError, finish, self.pool, Stuck([b"a"]))
         self.assertRaises(RuntimeError, run_here, Stuck([b"a"]))

@@ -1,7 +1,8 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Operations on stores that aren't local files: extract, cat, make, chop and cache, on stores in memory.
+Operations on stores that aren't local files: extract, cat, make, chop and cache, on stores in
+memory.
 
 Threads are stood in for by :class:`Held`, whose calls wait until the test lets them go.
 """
@@ -85,7 +86,8 @@ class Transfers(SynchronousTestCase):
 
     def make(self, store: ChunkUploads | None = None) -> Made:
         """Index the file, and store its chunks."""
-        return self.done(make(self.path, SIZES, SHA512_256, self.pool, Progress(), store))
+        made: Made = self.done(make(self.path, SIZES, SHA512_256, self.pool, Progress(), store))
+        return made
 
     def done(self, coroutine: Any) -> Any:
         """Give the result of something that has to be complete already."""
@@ -221,9 +223,8 @@ class StoreTests(Transfers):
         first = self.make(ChunkUploads(store, at_once, 3))
         self.assertEqual(first.stored, len(self.index.ids.sorted_unique()))
         self.assertGreater(first.stored_bytes, 100_000)
-        self.assertEqual(
-            list(self.successResultOf(store.list_ids())), list(self.index.ids.sorted_unique())
-        )
+        listed: Any = store.list_ids()
+        self.assertEqual(list(self.successResultOf(listed)), list(self.index.ids.sorted_unique()))
         again = self.make(ChunkUploads(store, at_once, 3))
         self.assertEqual((again.stored, again.stored_bytes), (0, 0))
 

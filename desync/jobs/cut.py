@@ -82,7 +82,7 @@ class CutJob:
         self._token: int | None = begin
         self._done = begin
         self._waiting: dict[int, CutSegment] = {}
-        self.small = source.size - begin <= SEGMENT // 8
+        self.small = source.size - begin <= SEGMENT // 2
 
     def settings(self) -> dict[str, Any]:
         return {
