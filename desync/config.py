@@ -195,14 +195,14 @@ class Config:
         """
         Read the configuration file.
 
-        :param path: the file that the user named; None for ``$HOME/.config/desync/config.json``,
-            which needn't exist.
+        :param path: the file that the user named; None, or empty, for the one in the home
+            directory, ``.config/desync/config.json``, which needn't exist.
         :param environ: the environment, for HOME and later for credentials.
         :param may_be_missing: whether a named file needn't exist either (it's about to be written).
         :raise ConfigError: if the file can't be read, or isn't a configuration.
         """
-        named = path is not None
-        if path is None:
+        named = bool(path)
+        if not path:
             home = environ.get("HOME", "")
             if not home:
                 return cls(None, environ)

@@ -1,6 +1,6 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tests for desync.cli.command, desync.cli.invocation and desync.cli.main, within this process."""
+"""Tests for desync.cli.command, invocation and program, within this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from desync.cli import table
 from desync.cli.command import Command
 from desync.cli.flags import GLOBAL_FLAGS
-from desync.cli.main import main, similar_to
+from desync.cli.main import main
+from desync.cli.program import similar_to
 from desync.cli.streams import OutputClosed, Streams, printable
 from desync.config import StoreOptions
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from desync.cli import table
 from desync.cli.completion import VARIABLE, completions
-from desync.cli.main import Program
+from desync.cli.program import Program
 
 from .command_line import desync, desync_process, process_environ
 from .sample_commands import SAMPLES

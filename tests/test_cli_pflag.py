@@ -27,8 +27,8 @@ from desync.cli.flags import (
     choice,
     parse_csv,
 )
-from desync.cli.main import Program
 from desync.cli.pflag import Parsed, find_command, parse, spellings_of
+from desync.cli.program import Program
 from desync.errors import UsageError
 
 _FLAGS = spellings_of(

@@ -87,6 +87,11 @@ class LoadTests(ConfigTestCase):
         self.assertIsNone(Config.load(None, {}).path)
         self.assertIsNone(Config.load(None, {"HOME": ""}).path)
 
+    def test_empty_name(self) -> None:
+        """An empty --config is none, as in Go desync."""
+        config = Config.load("", {"HOME": "/nonexistent"})
+        self.assertEqual(config.path, "/nonexistent/.config/desync/config.json")
+
     def test_file_in_home(self) -> None:
         """The file in the home directory is found."""
         home = Path(self.mktemp())

@@ -23,7 +23,7 @@ from .flags import GLOBAL_FLAGS, Flag
 
 if TYPE_CHECKING:
     from .invocation import Invocation
-    from .main import Program
+    from .program import Program
     from .streams import Streams
 
 VARIABLE = "_DESYNC_COMPLETE"

@@ -16,6 +16,8 @@ from desync.formats.index import HEADER_SIZE, INDEX_TYPE, Index
 from desync.stores import index_files
 from desync.stores.location import parse_location
 
+from .streams import STANDARD_INPUT
+
 if TYPE_CHECKING:
     from .invocation import Invocation
 
@@ -49,7 +51,7 @@ def read_index(invocation: Invocation, location: str) -> Index:
     data = invocation.stdin.read(HEADER_SIZE)
     if data.startswith(_MAGIC):
         data += invocation.stdin.read()
-    return Index.parse(data, "standard input", invocation.digest)
+    return Index.parse(data, STANDARD_INPUT, invocation.digest)
 
 
 def write_index(invocation: Invocation, location: str, index: Index, *, sync: str = "end") -> None:

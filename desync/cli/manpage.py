@@ -39,7 +39,7 @@ def manpage(
 
     The directory has to exist.
     """
-    from .main import Program, about
+    from .program import Program, about
 
     program = Program("desync")
     context = click.Context(program, info_name="desync")

@@ -13,9 +13,12 @@ import errno
 import io
 import os
 import sys
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
+STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
+
+_STEP = 1 << 20
 
 
 class OutputClosed(Exception):
@@ -35,6 +38,38 @@ class Streams(NamedTuple):
     stderr: TextIO
 
 
+class _Input(io.RawIOBase):
+    """A file descriptor to read from, whose errors say what they're about."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self._read(_STEP), b""))
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return os.read(self._descriptor, size)
+        except OSError as error:
+            error.filename = STANDARD_INPUT
+            raise
+
+
 class _Output(io.RawIOBase):
     """A file descriptor to write to, whose errors say what they're about."""
 
@@ -51,9 +86,9 @@ class _Output(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def write(self, data: object) -> int:
+    def write(self, data: Any) -> int:
         try:
-            return os.write(self._descriptor, data)  # type: ignore[arg-type]
+            return os.write(self._descriptor, data)
         except BrokenPipeError as error:
             raise OutputClosed from error
         except OSError as error:
@@ -67,7 +102,7 @@ class _NoOutput(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: object) -> int:
+    def write(self, data: Any) -> int:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), STANDARD_OUTPUT)
 
 
@@ -76,7 +111,7 @@ def standard_streams() -> Streams:
     missing = _occupy_standard_descriptors()
     output = _NoOutput() if 1 in missing else _Output(1)
     return Streams(
-        stdin=open(0, "rb", closefd=False),
+        stdin=io.BufferedReader(_Input(0), 1 << 16),
         stdout=io.BufferedWriter(output, 1 << 16),
         stderr=sys.stderr if sys.stderr is not None else open(os.devnull, "w"),
     )
