@@ -59,6 +59,7 @@ class CutJob:
     :param take: gets the segments in the order of the file.
     :param store: where chunks go that aren't there yet; None to only find the chunks.
     :param begin: where cutting begins, in bytes.
+    :param segment: bytes of the file that a worker takes at a time.
     """
 
     worker_half = "desync.jobs.cut:CutWorker"
@@ -73,6 +74,7 @@ class CutJob:
         *,
         store: LocalFiles | None = None,
         begin: int = 0,
+        segment: int = SEGMENT,
     ) -> None:
         self._source = source
         self._sizes = sizes
@@ -82,6 +84,7 @@ class CutJob:
         self._token: int | None = begin
         self._done = begin
         self._waiting: dict[int, CutSegment] = {}
+        self._segment = segment
         self.small = source.size - begin <= SEGMENT // 2
 
     def settings(self) -> dict[str, Any]:
@@ -89,6 +92,7 @@ class CutJob:
             "source": self._source.settings(),
             "sizes": tuple(self._sizes),
             "digest": self._digest.name,
+            "segment": self._segment,
             "store": self._store.settings() if self._store is not None else None,
         }
 
@@ -139,16 +143,17 @@ class CutWorker:
         self._store = (
             LocalFiles.from_settings(store, set_modes=False) if store is not None else None
         )
-        room = min(SEGMENT + self._sizes.max, self._source.size)
+        self._segment: int = settings["segment"]
+        room = min(self._segment + self._sizes.max, self._source.size)
         self._buffer = memoryview(bytearray(room))
         # A chunk is at least `min` long but for the last; one that begins in the segment may end
         # after it.
-        self._ends = array("I", bytes(4 * (SEGMENT // self._sizes.min + 2)))
+        self._ends = array("I", bytes(4 * (self._segment // self._sizes.min + 2)))
 
     def run(self, unit: bytes, note: Callable[[bytes], None]) -> bytes:
         (start,) = _UNIT.unpack(unit)
         size = self._source.size
-        stop = min((start // SEGMENT + 1) * SEGMENT, size)
+        stop = min((start // self._segment + 1) * self._segment, size)
         end = min(stop + self._sizes.max, size)
         data = self._buffer[: end - start]
         self._source.read_into(data, start)

@@ -29,7 +29,8 @@ class SourceFile:
     def __init__(self, path: str | bytes) -> None:
         self.path = os.fsdecode(path)
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Not to wait for whoever might write to what turns out to be a pipe.
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise FileError(self.path, error.strerror or describe_os_error(error)) from None
         try:

@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
+from desync.assembly.runs import runs_of
 from desync.formats import flags as feature
 from desync.formats.index import IndexBuilder
+from desync.jobs.compare import CompareJob
 from desync.jobs.cut import CutJob, CutSegment
 from desync.jobs.source import SourceFile
 from desync.stores.local_files import LocalFiles
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 #: The first bytes of a file, which tell whether it is an archive whose feature flags its index has
 #: to repeat.
 _HEAD = feature.ENTRY_SIZE
+
+
+#: Seconds. Far less than the age that prune spares, so that what is not looked for again is young.
+RECHECK_AFTER: Final = 60.0
 
 
 class Made:
@@ -52,6 +59,7 @@ async def make(
     pool: Runner,
     progress: Progress,
     store: LocalFiles | ChunkUploads | None = None,
+    recheck_after: float = RECHECK_AFTER,
 ) -> Made:
     """
     Cut a file into chunks and store those that the store doesn't have.
@@ -61,10 +69,13 @@ async def make(
 
     :param path: a regular file or a block device.
     :param store: where the chunks go; None for the index alone.
+    :param recheck_after: when it took this long, in seconds, the chunks are looked for again at
+        the end: a prune may have taken those of the beginning for old and unneeded.
     :raises FileError: if the file can't be read; InputChanged if it changes meanwhile.
     :raises StoreError: if the store failed.
     """
     source = SourceFile(path)
+    began = time.monotonic()
     try:
         builder = IndexBuilder(sizes, digest, _flags(source, digest))
         stored = stored_bytes = 0
@@ -82,6 +93,8 @@ async def make(
             await pool.run(job)
             job.check_complete()
         index = builder.finish(source.size)
+        if files is not None and time.monotonic() - began >= recheck_after:
+            await _store_again(index, source, files, pool, progress)
         if store is not None and not isinstance(store, LocalFiles):
             uploaded = await store.upload(source, index, index.ids, progress)
             stored, stored_bytes = uploaded.chunks, uploaded.stored_bytes
@@ -89,6 +102,19 @@ async def make(
         return Made(index, stored, stored_bytes)
     finally:
         source.close()
+
+
+async def _store_again(
+    index: Index, source: SourceFile, store: LocalFiles, pool: Runner, progress: Progress
+) -> None:
+    """Make all chunks young, and store those again that have disappeared meanwhile."""
+    gone = {chunk_id for chunk_id in index.ids.sorted_unique() if not store.renew(chunk_id)}
+    if gone:
+        with progress.start("Storing", len(gone), "chunks") as tracker:
+            runs = runs_of(index, lambda position, chunk_id: chunk_id in gone)
+            job = CompareJob(source, index, runs, tracker.add, store)
+            await pool.run(job)
+            job.check_complete()
 
 
 def _flags(source: SourceFile, digest: Digest) -> int:
