@@ -84,9 +84,10 @@ def many(invocation: Invocation, first: str, rest: tuple[str, ...]) -> None:
     invocation.print(repr((first, rest)))
 
 
-@command("wait", examples=["desync wait"])
+@command("wait", examples=["desync wait target"])
 @argument("target")
-def wait(invocation: Invocation, target: str) -> None:
+@flag("--signals", kind=INTEGER, default=1, help="how many more signals come while tidying up")
+def wait(invocation: Invocation, target: str, signals: int) -> None:
     """Wait for a signal, and tidy up when it comes."""
     with open(target, "w"):
         pass
@@ -96,6 +97,6 @@ def wait(invocation: Invocation, target: str) -> None:
         # Whoever tests this sends the signals; this is how long it lives if nobody does.
         time.sleep(60)
     finally:
-        # A second signal doesn't get between.
-        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
         os.unlink(target)

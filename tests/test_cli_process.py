@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -173,11 +172,11 @@ class SignalTests(SynchronousTestCase):
         "main()\n"
     )
 
-    def waiting(self, prefix: Sequence[str] = ()) -> tuple[subprocess.Popen[bytes], str]:
+    def waiting(self, *args: str) -> tuple[subprocess.Popen[bytes], str]:
         """Start a command that waits, and give it and the file that it keeps while it does."""
         target: str = self.mktemp()
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", self.script, "wait", target],
+            [sys.executable, "-c", self.script, "wait", target, *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=process_environ(),
@@ -195,6 +194,14 @@ class SignalTests(SynchronousTestCase):
             _, err = process.communicate(timeout=60)
             self.assertEqual((process.returncode, err), (1, b"Error: interrupted\n"))
             self.assertFalse(os.path.exists(target))
+
+    def test_third_signal(self) -> None:
+        """A third signal ends the program at once, whatever there's left to tidy up."""
+        process, target = self.waiting("--signals=2")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1)
+        self.assertTrue(os.path.exists(target))
 
     def test_hangup(self) -> None:
         """SIGHUP, which `killall -1 desync` sends to servers, harms no other command."""

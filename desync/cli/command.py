@@ -176,7 +176,6 @@ class Command(click.Command):
         progress = choose(
             params.pop("progress"), session.streams.stderr, session.environ, quiet=quiet
         )
-        session.progress = progress
         path = params.pop("config")
         if self.loads_config:
             config = Config.load(path, session.environ)

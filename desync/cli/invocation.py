@@ -34,7 +34,6 @@ class Session:
         self.verbose = False
         self.show_secrets = False
         self.config: Config | None = None
-        self.progress = Progress()
 
     def shown(self, text: str) -> str:
         """Make a line fit to be shown: secrets masked, control characters escaped."""

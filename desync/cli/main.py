@@ -53,7 +53,7 @@ def main(
         )
         code = run_program(sys.argv[1:] if argv is None else argv, session)
         if standalone:
-            os._exit(code)
+            _leave(code)
     except KeyboardInterrupt:
         # Before there was a command, or while another error was being reported.
         if not standalone:
@@ -63,6 +63,16 @@ def main(
         finally:
             os._exit(1)
     return code
+
+
+def _leave(code: int) -> None:
+    # Our own streams are flushed; this is for whatever printed by itself.
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        code = 1
+    os._exit(code)
 
 
 def _prepare_process() -> None:
