@@ -1,0 +1,266 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""The jobs: what each program is told to do with which data, and what ours has to reach."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from desync.chunking.digests import SHA512_256
+from desync.errors import DesyncError
+from desync.formats.index import Index
+from desync.stores.index_files import read_index
+
+from .commands import Party
+from .place import Place
+
+
+class WrongResult(Exception):
+    """A program said that it had done the job, and hadn't."""
+
+
+class Task(NamedTuple):
+    """
+    One run, ready to start.
+
+    :ivar argv: the command line.
+    :ivar folder: the run's own folder; what is in it is no longer needed after the check.
+    :ivar check: raises :class:`WrongResult` unless the job is done.
+    """
+
+    argv: list[str]
+    folder: str
+    check: Callable[[], None]
+
+
+class Job(NamedTuple):
+    """
+    Something that programs are measured at.
+
+    :ivar prepare: makes one run ready; None if the program can't do the job.
+    :ivar times_at_least: how many times as fast as Go desync ours has to be.
+    :ivar seconds_at_most: how long ours may take.
+    :ivar without_avx512: ``times_at_least`` where our kernels don't use AVX-512, if it differs.
+    :ivar repeated: it is so short that each run is this many runs.
+    :ivar optional: only done when it is asked for.
+    :ivar sampled: whether its memory is worth looking at.
+    :ivar room: disk space that it needs, as a multiple of the image: the data, once, ...
+    :ivar room_left: ... and what stays of each run, where that can't be deleted at once.
+    """
+
+    name: str
+    about: str
+    prepare: Callable[[Place, Party], Task | None]
+    times_at_least: float | None = None
+    seconds_at_most: float | None = None
+    without_avx512: float | None = None
+    repeated: int = 1
+    optional: bool = False
+    sampled: bool = True
+    room: float = 1.0
+    room_left: float = 0.0
+
+
+def _nothing_to_check() -> None:
+    pass
+
+
+def _index(path: str, file: str) -> Index:
+    """Read an index that a program made, and check that it is about a file of this size."""
+    try:
+        index = read_index(path, SHA512_256)
+    except DesyncError as error:
+        raise WrongResult(str(error)) from error
+    if index.size != os.path.getsize(file):
+        raise WrongResult(f"the index is about {index.size} bytes")
+    return index
+
+
+def _task(argv: list[str] | None, folder: str, check: Callable[[], None]) -> Task | None:
+    return None if argv is None else Task(argv, folder, check)
+
+
+def _make(file: str, store: str | None, folder: str, party: Party) -> Task | None:
+    index = os.path.join(folder, "made.caibx")
+
+    def check() -> None:
+        made = _index(index, file)
+        if store is None:
+            return
+        stored = sum(len(names) for _, _, names in os.walk(store))
+        needed = len(made.ids.sorted_unique())
+        if stored < needed:
+            raise WrongResult(f"the store holds {stored} chunks of {needed}")
+
+    return _task(party.make(index, file, store), folder, check)
+
+
+def _make_index(file: str, place: Place, party: Party) -> Task | None:
+    return _make(file, None, place.fresh(), party)
+
+
+def _make_new(file: str, place: Place, party: Party) -> Task | None:
+    store = place.fresh_store()
+    return _make(file, store, os.path.dirname(store), party)
+
+
+def _make_present(place: Place, party: Party) -> Task | None:
+    store, _ = place.store(place.image())
+    return _make(place.image(), store, place.fresh(), party)
+
+
+def _make_next(place: Place, party: Party) -> Task | None:
+    content, _ = place.store(place.image())
+    file = place.next_version()
+    store = place.fresh_store(content)
+    return _make(file, store, os.path.dirname(store), party)
+
+
+def _extract(file: str, place: Place, party: Party) -> Task | None:
+    store, index = place.store(file)
+    folder = place.fresh()
+    output = os.path.join(folder, "extracted")
+
+    def check() -> None:
+        if not filecmp.cmp(file, output, shallow=False):
+            raise WrongResult("the file isn't what it was made of")
+
+    return _task(party.extract(index, store, output), folder, check)
+
+
+def _verify(place: Place, party: Party) -> Task | None:
+    store, _ = place.store(place.image())
+    return _task(party.verify(store), place.fresh(), _nothing_to_check)
+
+
+def _verify_index(place: Place, party: Party) -> Task | None:
+    _, index = place.store(place.image())
+    return _task(party.verify_index(index, place.image()), place.fresh(), _nothing_to_check)
+
+
+def _chop(place: Place, party: Party) -> Task | None:
+    store, index = place.store(place.image())
+    return _task(party.chop(index, place.image(), store), place.fresh(), _nothing_to_check)
+
+
+def _cat(place: Place, party: Party) -> Task | None:
+    store, index = place.store(place.image())
+    return _task(party.cat(index, store), place.fresh(), _nothing_to_check)
+
+
+def _help(place: Place, party: Party) -> Task | None:
+    return _task(party.help(), place.fresh(), _nothing_to_check)
+
+
+def _list_chunks(place: Place, party: Party) -> Task | None:
+    # An index of some 50 chunks.
+    small = os.path.join(place.root, "small")
+    if not os.path.exists(small):
+        with open(place.image(), "rb") as image, open(small, "wb") as output:
+            output.write(image.read(4 << 20))
+    _, index = place.store(small)
+    return _task(party.list_chunks(index), place.fresh(), _nothing_to_check)
+
+
+_ALL = (
+    Job(
+        "index",
+        "make without a store",
+        lambda place, party: _make_index(place.image(), place, party),
+        times_at_least=1.8,
+        without_avx512=1.0,
+    ),
+    Job(
+        "index-4x",
+        "make without a store, of an image four times as large",
+        lambda place, party: _make_index(place.image(4), place, party),
+        times_at_least=2.5,
+        without_avx512=1.0,
+        optional=True,
+        room=5,
+    ),
+    Job(
+        "make",
+        "make into a new store",
+        lambda place, party: _make_new(place.image(), place, party),
+        times_at_least=2.3,
+        room=2,
+        room_left=0.6,
+    ),
+    Job(
+        "make-present",
+        "make into a store that has all chunks",
+        _make_present,
+        times_at_least=2.5,
+        room=2,
+    ),
+    Job(
+        "make-next",
+        "make of the next version, 5 % of it changed, into the store of the first one",
+        _make_next,
+        room=3,
+        room_left=0.1,
+    ),
+    Job(
+        "extract",
+        "extract from a local store",
+        lambda place, party: _extract(place.image(), place, party),
+        times_at_least=2.2,
+        room=3,
+    ),
+    Job("verify", "verify of a store", _verify, times_at_least=3, room=2),
+    Job("verify-index", "verify-index of the image", _verify_index, times_at_least=1.5, room=2),
+    Job(
+        "chop",
+        "chop into a store that has all chunks",
+        _chop,
+        times_at_least=1.5,
+        room=2,
+    ),
+    Job("cat", "cat to /dev/null", _cat, times_at_least=1.5, room=2),
+    Job(
+        "zeros",
+        "make without a store, of a file of zeros as large as the image",
+        lambda place, party: _make_index(place.zeros(), place, party),
+        times_at_least=2.5,
+        room=2,
+    ),
+    Job(
+        "help",
+        "desync --help (start-up)",
+        _help,
+        seconds_at_most=0.2,
+        repeated=7,
+        sampled=False,
+        room=0,
+    ),
+    Job(
+        "list-chunks",
+        "list-chunks of an index of some 50 chunks (start-up)",
+        _list_chunks,
+        seconds_at_most=0.2,
+        repeated=7,
+        sampled=False,
+    ),
+    Job(
+        "make-16x",
+        "make into a new store, of a file 16 times as large, most of it holes (memory)",
+        lambda place, party: _make_new(place.sparse(16), place, party),
+        optional=True,
+        room=2,
+        room_left=0.6,
+    ),
+    Job(
+        "extract-16x",
+        "extract of a file 16 times as large, most of it holes (memory)",
+        lambda place, party: _extract(place.sparse(16), place, party),
+        optional=True,
+        room=3,
+    ),
+)
+
+JOBS = {job.name: job for job in _ALL}
+"""All jobs by name, in the order in which they are done."""
