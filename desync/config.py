@@ -14,149 +14,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from .config_fields import (
+    OCI_FIELDS,
+    OPTION_FIELDS,
+    S3_FIELDS,
+    SECRET_FIELDS,
+    Section,
+    checked,
+    fields_of,
+    read_section,
+    shown_section,
+)
 from .errors import ConfigError, describe_os_error
-from .masking import MASK, mask_location
+from .masking import mask_location
+from .options import S3Credentials, StoreFlags, StoreOptions
 from .patterns import BadPattern, match
 
-DEFAULT_CONCURRENCY = 10
-DEFAULT_ERROR_RETRY = 3
-DEFAULT_RETRY_INTERVAL = 500_000_000
-"""Nanoseconds."""
-DEFAULT_TIMEOUT = 60_000_000_000
-"""Nanoseconds; what a timeout of 0 in :class:`StoreOptions` stands for."""
-DEFAULT_COMPRESSION_LEVEL = 3
-
-
-class StoreOptions(NamedTuple):
-    """
-    How to use one store. Field for field what the configuration file has under ``store-options``.
-
-    :param n: how many requests at once.
-    :param client_cert: path of the certificate to show to the server, PEM; empty for none.
-    :param client_key: path of its key.
-    :param ca_cert: path of the authorities to trust in place of the system's.
-    :param trust_insecure: take any certificate.
-    :param http_auth: value of the Authorization header.
-    :param http_cookie: value of the Cookie header.
-    :param timeout: nanoseconds for one request; 0 is a minute, negative is without end.
-    :param error_retry: how often a failed request is tried.
-    :param error_retry_base_interval: nanoseconds before the first retry; the n-th waits n times
-        that.
-    :param skip_verify: don't check what is read.
-    :param uncompressed: read and write chunks as they are, not compressed.
-    :param encryption: kept for Go desync's sake, as are the next two.
-    :param any_form: when a chunk isn't there in the configured form, look for the other one, on
-        stores where that costs another request.
-    :param compression_level: zstd's, for what is written.
-    """
-
-    n: int = DEFAULT_CONCURRENCY
-    client_cert: str = ""
-    client_key: str = ""
-    ca_cert: str = ""
-    trust_insecure: bool = False
-    http_auth: str = ""
-    http_cookie: str = ""
-    timeout: int = 0
-    error_retry: int = DEFAULT_ERROR_RETRY
-    error_retry_base_interval: int = DEFAULT_RETRY_INTERVAL
-    skip_verify: bool = False
-    uncompressed: bool = False
-    encryption: bool = False
-    encryption_algorithm: str = ""
-    encryption_key: str = ""
-    any_form: bool = False
-    compression_level: int = DEFAULT_COMPRESSION_LEVEL
-
-
-class StoreFlags(NamedTuple):
-    """
-    What the command line says about all stores. None is a flag that wasn't given.
-
-    :param cache_repair: replace invalid chunks in the cache from the stores.
-    """
-
-    concurrency: int = DEFAULT_CONCURRENCY
-    client_cert: str | None = None
-    client_key: str | None = None
-    ca_cert: str | None = None
-    trust_insecure: bool | None = None
-    error_retry: int | None = None
-    error_retry_base_interval: int | None = None
-    skip_verify: bool = False
-    cache_repair: bool = True
-
-    def over(self, options: StoreOptions) -> StoreOptions:
-        """Lay the flags that were given over what's configured; the concurrency always."""
-        given = {
-            name: value
-            for name in (
-                "client_cert",
-                "client_key",
-                "ca_cert",
-                "trust_insecure",
-                "error_retry",
-                "error_retry_base_interval",
-            )
-            if (value := getattr(self, name)) is not None
-        }
-        if self.skip_verify:
-            given["skip_verify"] = True
-        return options._replace(n=self.concurrency, **given)
-
-
-class S3Credentials(NamedTuple):
-    """
-    What to sign requests to one S3 server with. All empty means that the server is asked
-    anonymously.
-
-    :param credentials_file: an AWS credentials file, used when there is no access key.
-    :param profile: the section of that file.
-    """
-
-    access_key: str = ""
-    secret_key: str = ""
-    session_token: str = ""
-    credentials_file: str = ""
-    profile: str = ""
-    region: str = ""
-
-
-_SECRET_FIELDS = frozenset(
-    {"secret-key", "access-key", "secret", "http-auth", "http-cookie", "encryption-key"}
-)
-# Field, and what an absent one means. The order is that of the output.
-_Fields = tuple[tuple[str, type, Any], ...]
-_S3_FIELDS: _Fields = tuple(
-    (name, str, "")
-    for name in ("access-key", "secret-key", "aws-credentials-file", "aws-profile", "aws-region")
-)
-_OCI_FIELDS: _Fields = (("username", str, ""), ("secret", str, ""))
-_OPTION_FIELDS: _Fields = (
-    ("n", int, 0),
-    ("client-cert", str, ""),
-    ("client-key", str, ""),
-    ("ca-cert", str, ""),
-    ("trust-insecure", bool, False),
-    ("http-auth", str, ""),
-    ("http-cookie", str, ""),
-    ("timeout", int, 0),
-    ("error-retry", int, DEFAULT_ERROR_RETRY),
-    ("error-retry-base-interval", int, DEFAULT_RETRY_INTERVAL),
-    ("skip-verify", bool, False),
-    ("uncompressed", bool, False),
-    ("encryption", bool, False),
-    ("encryption-algorithm", str, ""),
-    ("encryption-key", str, ""),
-    ("any-form", bool, False),
-    ("compression-level", int, DEFAULT_COMPRESSION_LEVEL),
-)
-# These are written even when they're zero, because zero isn't what an absent one means.
-_ALWAYS_WRITTEN = frozenset({"error-retry", "error-retry-base-interval", "uncompressed"})
-
-_Section = dict[str, dict[str, Any]]
+__all__ = ["Config", "S3Credentials", "StoreFlags", "StoreOptions", "location_matches"]
 
 
 class Config:
@@ -181,9 +57,9 @@ class Config:
     def __init__(self, path: str | None = None, environ: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.warnings: list[str] = []
-        self.s3_credentials: _Section | None = None
-        self.oci_credentials: _Section | None = None
-        self.store_options: _Section | None = None
+        self.s3_credentials: Section | None = None
+        self.oci_credentials: Section | None = None
+        self.store_options: Section | None = None
         self.http_timeout = 0
         self.http_error_retry = 0
         self._environ: Mapping[str, str] = {} if environ is None else environ
@@ -295,7 +171,7 @@ class Config:
         """List every secret that the configuration and the environment hold, to be masked."""
         for section in (self.s3_credentials, self.oci_credentials, self.store_options):
             for entry in (section or {}).values():
-                for name in _SECRET_FIELDS & entry.keys():
+                for name in SECRET_FIELDS & entry.keys():
                     if entry[name]:
                         yield entry[name]
         for name in _SECRET_VARIABLES:
@@ -317,11 +193,11 @@ class Config:
         if self.http_error_retry:
             shown["http-error-retry"] = self.http_error_retry
         for name, section, known in (
-            ("s3-credentials", self.s3_credentials, _S3_FIELDS),
-            ("oci-credentials", self.oci_credentials, _OCI_FIELDS),
-            ("store-options", self.store_options, _OPTION_FIELDS),
+            ("s3-credentials", self.s3_credentials, S3_FIELDS),
+            ("oci-credentials", self.oci_credentials, OCI_FIELDS),
+            ("store-options", self.store_options, OPTION_FIELDS),
         ):
-            shown[name] = _shown(section, known, show_secrets)
+            shown[name] = shown_section(section, known, show_secrets)
         return gojson.dumps(shown)
 
     def write(self) -> str:
@@ -364,12 +240,12 @@ class Config:
             raise ConfigError(f"reading {where}: {error}") from error
         if document is None:
             return
-        fields = _fields(document, where, "the configuration")
-        self.s3_credentials = _section(fields, "s3-credentials", _S3_FIELDS, where)
-        self.oci_credentials = _section(fields, "oci-credentials", _OCI_FIELDS, where)
-        self.store_options = _section(fields, "store-options", _OPTION_FIELDS, where)
-        self.http_timeout = _checked(fields.get("http-timeout"), int, 0, where, "http-timeout")
-        self.http_error_retry = _checked(
+        fields = fields_of(document, where, "the configuration")
+        self.s3_credentials = read_section(fields, "s3-credentials", S3_FIELDS, where)
+        self.oci_credentials = read_section(fields, "oci-credentials", OCI_FIELDS, where)
+        self.store_options = read_section(fields, "store-options", OPTION_FIELDS, where)
+        self.http_timeout = checked(fields.get("http-timeout"), int, 0, where, "http-timeout")
+        self.http_error_retry = checked(
             fields.get("http-error-retry"), int, 0, where, "http-error-retry"
         )
         for old, new in (("http-timeout", "timeout"), ("http-error-retry", "error-retry")):
@@ -437,7 +313,7 @@ def _server_of(location: str) -> str:
 
 
 def _only_match(
-    section: _Section | None, location: str, name: str, matches: Any
+    section: Section | None, location: str, name: str, matches: Any
 ) -> dict[str, Any] | None:
     found = [key for key in section or () if matches(key, location)]
     if len(found) > 1:
@@ -445,75 +321,9 @@ def _only_match(
     return section[found[0]] if found and section else None
 
 
-def _attribute(field: str) -> str:
-    return field.replace("-", "_")
-
-
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _fields(value: Any, where: str, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"reading {where}: {what} must be an object, not {_kind(value)}")
-    return {key.lower(): item for key, item in value.items()}
-
-
-def _section(fields: dict[str, Any], name: str, known: _Fields, where: str) -> _Section | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, dict):
-        raise ConfigError(f"reading {where}: {name} must be an object, not {_kind(value)}")
-    section: _Section = {}
-    for key, entry in value.items():
-        what = f'{name} for "{mask_location(key)}"'
-        given = {} if entry is None else _fields(entry, where, what)
-        section[key] = {
-            field: _checked(given[field], kind, absent, where, f"{field} of {what}")
-            for field, kind, absent in known
-            if given.get(field) is not None
-        }
-    return section
-
-
-def _checked(value: Any, kind: type, absent: Any, where: str, what: str) -> Any:
-    """Take a field's value, where JSON's null means the same as an absent one."""
-    if value is None:
-        return absent
-    if type(value) is not kind:
-        wanted = {int: "a whole number", str: "a string", bool: "true or false"}[kind]
-        raise ConfigError(f"reading {where}: {what} must be {wanted}, not {_kind(value)}")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ConfigError(f"reading {where}: {what} is out of range")
-    if what.startswith("compression-level") and value not in range(1, 23):
-        raise ConfigError(f"reading {where}: {what} must be between 1 and 22")
-    return value
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", str: "a string", dict: "an object", list: "a list"}
-    if type(value) in names:
-        return names[type(value)]
-    return f"the number {value}"
-
-
-def _shown(section: _Section | None, known: _Fields, show_secrets: bool) -> Any:
-    if section is None:
-        return None
-    return {
-        key if show_secrets else mask_location(key): _shown_entry(section[key], known, show_secrets)
-        for key in sorted(section, key=lambda key: key.encode("utf-8", "surrogateescape"))
-    }
-
-
-def _shown_entry(entry: dict[str, Any], known: _Fields, show_secrets: bool) -> dict[str, Any]:
-    shown = {}
-    for field, _, absent in known:
-        value = entry.get(field, absent)
-        if field in _ALWAYS_WRITTEN or (value and value != (absent or None)):
-            masked = field in _SECRET_FIELDS and value and not show_secrets
-            shown[field] = MASK if masked else value
-    return shown
+def _attribute(field: str) -> str:
+    return field.replace("-", "_")

@@ -13,7 +13,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from desync.config import (
-    DEFAULT_RETRY_INTERVAL,
     Config,
     S3Credentials,
     StoreFlags,
@@ -21,6 +20,7 @@ from desync.config import (
     location_matches,
 )
 from desync.errors import ConfigError
+from desync.options import DEFAULT_RETRY_INTERVAL
 
 # From the documentation of the store-options' keys: pattern, location, whether it matches.
 _LOCATIONS = [

@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 
-from desync.config import DEFAULT_CONCURRENCY, DEFAULT_ERROR_RETRY, DEFAULT_RETRY_INTERVAL
 from desync.durations import format_duration, parse_duration
 from desync.errors import UsageError
+from desync.options import DEFAULT_CONCURRENCY, DEFAULT_ERROR_RETRY, DEFAULT_RETRY_INTERVAL
 from desync.progress import MODES
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
