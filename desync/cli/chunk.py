@@ -8,7 +8,7 @@ from .command import argument, command, concurrency_flag, flag
 from .flags import UNSIGNED
 from .invocation import Invocation
 from .running import run
-from .storing import chunk_size_flag, size_of, start_pool
+from .storing import LEAST_TO_CUT, chunk_size_flag, size_of, start_pool
 
 
 @command(
@@ -33,7 +33,7 @@ def chunk(invocation: Invocation, file: str, chunk_size: str, start: int) -> Non
 
     sizes = ChunkSizes.parse_kib(chunk_size)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, size_of(file) - start)
+        start_pool(pool, size_of(file) - start, LEAST_TO_CUT)
         from desync.operations.chunk import chunk
 
         def write(lines: str) -> None:

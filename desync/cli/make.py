@@ -14,6 +14,7 @@ from .indexes import write_index
 from .invocation import Invocation
 from .running import run
 from .storing import (
+    LEAST_TO_CUT,
     check_index_target,
     check_not_same,
     chunk_size_flag,
@@ -75,7 +76,7 @@ def make(
         if files is None:
             raise UsageError("remote stores are not supported yet")
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, size_of(file))
+        start_pool(pool, size_of(file), LEAST_TO_CUT)
         from desync.operations.make import make
 
         made = run(make(file, sizes, invocation.digest, pool, invocation.progress, files))

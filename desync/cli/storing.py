@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LARGEST_LEVEL = 22
 """zstd's."""
 
+LEAST_TO_CUT = 4 << 20
+"""Bytes that are cut and hashed sooner than the workers are there."""
+
 chunk_size_flag = flag(
     "--chunk-size",
     "-m",
@@ -100,13 +103,14 @@ def writing_options(invocation: Invocation, level: int | None) -> Callable[[str]
     return options
 
 
-def start_pool(pool: Pool, size: int) -> None:
+def start_pool(pool: Pool, size: int, least: int = 1 << 20) -> None:
     """
     Start the workers, unless there is so little to do that they would only cost time.
 
     :param size: bytes of the file that they are to work on.
+    :param least: as many are done by this process alone.
     """
-    if size > 1 << 20:
+    if size > least:
         pool.start()
 
 

@@ -101,8 +101,10 @@ async def info(
     unique = index.ids.sorted_unique()
     places = bytearray(len(unique))
     for seed in seeds:
-        common = unique.intersection(seed.ids.sorted_unique())
+        ids = seed.ids.sorted_unique()
         del seed
+        common = unique.intersection(ids)
+        del ids
         _mark(places, unique, common, _IN_SEED)
         del common
     if cache is not None:
