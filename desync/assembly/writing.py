@@ -27,7 +27,7 @@ def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: in
     """
     rest: list[bytes | memoryview] = list(buffers)
     while rest:
-        written = os.pwritev(descriptor, rest[:_BUFFERS], offset)
+        written = _write_at(descriptor, rest[:_BUFFERS], offset)
         offset += written
         done = 0
         while done < len(rest) and written >= len(rest[done]):
@@ -37,6 +37,13 @@ def write_all(descriptor: int, buffers: Sequence[bytes | memoryview], offset: in
         if rest and written:
             # A short write: a signal, or a nearly full disk.
             rest[0] = memoryview(rest[0])[written:]
+
+
+def _write_at(descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+    if hasattr(os, "pwritev"):
+        return os.pwritev(descriptor, buffers, offset)
+    # Not every system has it (macOS only since 11): one call for each.
+    return os.pwrite(descriptor, buffers[0], offset)
 
 
 def copy_within(descriptor: int, source: int, target: int, length: int) -> None:

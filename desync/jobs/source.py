@@ -94,7 +94,7 @@ class SourceFile:
         filled = 0
         while filled < len(buffer):
             try:
-                got = os.preadv(self.descriptor, [buffer[filled:]], offset + filled)
+                got = _read_at(self.descriptor, buffer[filled:], offset + filled)
             except OSError as error:
                 raise FileError(self.path, error.strerror or describe_os_error(error)) from None
             if not got:
@@ -127,3 +127,12 @@ class SourceFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
+
+
+def _read_at(descriptor: int, buffer: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], offset)
+    # Not every system has it (macOS only since 11): a copy more.
+    data = os.pread(descriptor, len(buffer), offset)
+    buffer[: len(data)] = data
+    return len(data)
