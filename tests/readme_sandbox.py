@@ -261,9 +261,8 @@ def holds(store: str, *of: str, extension: str = ".cacnk") -> Then:
                 if not path.exists():
                     raise WrongOutcome(f"{store} lacks {chunk_id.hex()} of {name}")
                 stored = path.read_bytes()
-                if extension:
-                    stored = _decompress(stored, size)
-                if stored != content[start : start + size]:
+                plain = _decompress(stored, size) if extension else stored
+                if plain != content[start : start + size]:
                     raise WrongOutcome(f"{store}: {chunk_id.hex()} isn't what it should be")
 
     return check

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -421,8 +422,10 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("201 MiB at most (help); at most 200 MiB: not met", report.as_text(made))
 
     def test_page(self) -> None:
-        """The page is valid reStructuredText with as many columns in each row as in the rules."""
-        page = report.as_page([sample_report(), sample_report()])
+        """The page is valid reStructuredText, with nothing of a row between its columns."""
+        other = sample_report()
+        other.kernels = "native"
+        page = report.as_page([sample_report(), other])
         lines = page.split("\n")
         rules = [at for at, line in enumerate(lines) if line.startswith("====") and "  " in line]
         self.assertEqual(len(rules), 3 * 2 * 2)
@@ -430,6 +433,9 @@ class ReportTests(SynchronousTestCase):
             ends = [at for at, sign in enumerate(lines[top]) if sign == " "]
             for line in lines[top + 1 : bottom]:
                 self.assertTrue(all(line.ljust(len(lines[top]))[at] == " " for at in ends), line)
+        settings = {"report_level": 1, "halt_level": 1, "warning_stream": False}
+        document = import_module("docutils.core").publish_doctree(page, settings_overrides=settings)
+        self.assertEqual(document.astext().count("to make"), 2)
 
     def test_sizes(self) -> None:
         """Sizes are shown in the unit that they are a multiple of."""
