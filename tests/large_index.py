@@ -7,6 +7,7 @@ As a program, it is run by :mod:`tests.test_index_large`; by hand it also tells 
 
     python -m tests.large_index write FILE CHUNKS
     python -m tests.large_index use FILE
+    python -m tests.large_index operation FILE plan|info|prune|list
 
 The result is a JSON object on stdout.
 """
@@ -16,11 +17,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 
+from desync.assembly.plan import Plan
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
+from desync.cli.running import run
 from desync.formats.index import Index, IndexBuilder
+from desync.operations.info import info
+from desync.operations.prune import needed_by, prune
+from desync.progress import Progress
+from desync.stores.local_files import LocalFiles
 
 BLOCK = 65536
 CHUNK = 65536
@@ -90,6 +98,37 @@ def use(path: str) -> dict[str, object]:
     return {"found": found, "steps": steps}
 
 
+def operation(path: str, name: str) -> dict[str, object]:
+    """
+    Carry out an operation on an index alone.
+
+    :param name: ``plan`` (that of an extract), ``info``, ``prune`` (a dry run on an empty store),
+        or ``list``.
+    """
+    before = time.perf_counter()
+    with open(path, "rb") as file:
+        index = Index.parse(file.read(), path, SHA512_256)
+    found: dict[str, object] = {}
+    if name == "plan":
+        plan = Plan(index, SHA512_256.null_id(index.sizes.max))
+        found.update(plan.totals._asdict())
+        found["runs"] = sum(1 for _ in plan.runs(64, 4 << 20))
+        found["copies"] = sum(1 for _ in plan.copies())
+    elif name == "info":
+        found.update(run(info(index))._asdict())
+    elif name == "prune":
+        keep = needed_by([index])
+        del index
+        with tempfile.TemporaryDirectory() as store:
+            pruned = run(prune(keep, LocalFiles(store), Progress(), 0, dry_run=True))
+        found.update(pruned._asdict(), keep=len(keep))
+    else:
+        with open(os.devnull, "w") as nowhere:
+            found["written"] = sum(nowhere.write(chunk_id.hex() + "\n") for chunk_id in index.ids)
+    seconds = round(time.perf_counter() - before, 2)
+    return {"found": found, "peak": peak_memory(), "seconds": seconds}
+
+
 def peak_memory() -> int:
     """
     Say how much memory this process has had at most, in bytes.
@@ -107,5 +146,7 @@ if __name__ == "__main__":
     os.nice(10)
     if sys.argv[1] == "write":
         print(json.dumps(write(sys.argv[2], int(sys.argv[3]))))
-    else:
+    elif sys.argv[1] == "use":
         print(json.dumps(use(sys.argv[2])))
+    else:
+        print(json.dumps(operation(sys.argv[2], sys.argv[3])))

@@ -66,7 +66,8 @@ class LargeIndexTests(SynchronousTestCase):
     def test_sixteen_million_chunks(self) -> None:
         """
         An index is made within a quarter more than its size, opened and walked through within its
-        size, and its ids are sorted, compared and merged within three times its size.
+        size, and its ids are sorted, compared and merged within three times its size. So are what
+        list-chunks, info, prune and the plan of an extract do with it.
         """
         folder = self.mktemp()
         os.makedirs(folder)
@@ -104,3 +105,19 @@ class LargeIndexTests(SynchronousTestCase):
             self.assertLess(peaks[step] - start, SIZE + SLACK, step)
         for step in ("sort", "count common", "difference", "union"):
             self.assertLess(peaks[step] - start, 3 * SIZE, step)
+
+        lengths = {"fetched": unique, "copied": CHUNKS - unique, "null": 0}
+        expected: dict[str, dict[str, object]] = {
+            "plan": {
+                **{f"{kind}_chunks": count for kind, count in lengths.items()},
+                **{f"{kind}_bytes": count * large_index.CHUNK for kind, count in lengths.items()},
+            },
+            "info": {"total": CHUNKS, "unique": unique, "size": 1 << 40},
+            "prune": {"keep": unique, "removed": 0},
+            "list": {"written": 65 * CHUNKS},
+        }
+        for operation, wanted in expected.items():
+            report = run("operation", path, operation)
+            found = {name: report["found"][name] for name in wanted}
+            self.assertEqual(found, wanted, operation)
+            self.assertLess(report["peak"] - start, 3 * SIZE, operation)

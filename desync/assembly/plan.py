@@ -6,7 +6,7 @@ alone.
 
 A chunk that occurs several times is fetched for its first place and copied to the others. Null
 chunks, which are as long as a chunk can be and hold nothing but zeros, are holes in a fresh target.
-What is kept of an index beside itself is four bytes a chunk.
+What is kept of an index beside itself is five bytes a chunk.
 """
 
 from __future__ import annotations
@@ -56,31 +56,41 @@ class Plan:
         self.index = index
         self._first = first_positions(index.ids)
         self._null = -1
-        self.totals = self._add_up(null_id)
+        #: A byte for each position: whether the chunk is fetched for this place.
+        self._fetched = bytearray(len(index))
+        self.totals = self._look(null_id)
 
-    def _add_up(self, null_id: bytes | None) -> Totals:
+    def _look(self, null_id: bytes | None) -> Totals:
+        """Find out what is to be done with each chunk, and add it up."""
         largest = self.index.sizes.max
         null = -1
-        numbers = [0] * 6
-        for position, (_, length, chunk_id) in enumerate(self.index):
-            first = self._first[position]
-            if first != position:
-                kind = 4 if first == null else 2
-            elif length == largest and chunk_id == null_id:
+        fetched_bytes = copied_bytes = null_bytes = null_chunks = 0
+        fetched = self._fetched
+        position = 0
+        for (_, length, chunk_id), first in zip(self.index, self._first, strict=True):
+            if first == position:
                 # Only a chunk of the maximal size is the null chunk.
-                null = position
-                kind = 4
-            else:
-                kind = 0
-            numbers[kind] += 1
-            numbers[kind + 1] += length
+                if length == largest and chunk_id == null_id:
+                    null = position
+                else:
+                    fetched[position] = 1
+                    fetched_bytes += length
+            if first == null:
+                null_chunks += 1
+                null_bytes += length
+            elif first != position:
+                copied_bytes += length
+            position += 1
         self._null = null
-        return Totals(*numbers)
+        fetched_chunks = fetched.count(1)
+        copied_chunks = position - fetched_chunks - null_chunks
+        return Totals(
+            fetched_chunks, fetched_bytes, copied_chunks, copied_bytes, null_chunks, null_bytes
+        )
 
     def is_fetched(self, position: int) -> bool:
         """Tell whether the chunk at a position is fetched for this place."""
-        first = self._first[position]
-        return first == position and first != self._null
+        return bool(self._fetched[position])
 
     def runs(self, most_chunks: int, most_bytes: int) -> Iterator[tuple[int, int]]:
         """
@@ -92,7 +102,7 @@ class Plan:
         """
         return runs_of(
             self.index,
-            lambda position, _: self.is_fetched(position),
+            self._fetched,
             most_chunks=most_chunks,
             most_bytes=most_bytes,
         )
@@ -103,8 +113,9 @@ class Plan:
         one copy.
         """
         source = target = length = 0
-        for position, (start, size, _) in enumerate(self.index):
-            first = self._first[position]
+        position = -1
+        for (start, size, _), first in zip(self.index, self._first, strict=True):
+            position += 1
             if first == position or first == self._null:
                 continue
             origin = self.index.start(first)

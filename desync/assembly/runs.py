@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from desync.formats.index import Index
 
@@ -18,7 +18,7 @@ RUN_BYTES: Final = 4 << 20
 
 def runs_of(
     index: Index,
-    wanted: Callable[[int, bytes], bool] | None = None,
+    wanted: bytes | bytearray | None = None,
     *,
     first: int = 0,
     stop: int | None = None,
@@ -28,24 +28,29 @@ def runs_of(
     """
     Divide an index into runs of chunks that follow each other.
 
-    :param wanted: tells by position and id whether a chunk takes part; all do if it is None.
+    :param wanted: tells by position whether a chunk takes part: a byte each, 0 if not. All do if
+        it is None.
     :param first: the position to begin at.
     :param stop: the position to end before; the index's end, if None.
     :param most_chunks: what a run has at the most.
     :param most_bytes: likewise; a single chunk may be larger.
+    :returns: for each run the position of its first chunk and the one after its last.
     """
     begin = first
     size = 0
-    position = first - 1
-    for position, (_, length, chunk_id) in enumerate(index.chunks(first, stop), first):
-        unwanted = wanted is not None and not wanted(position, chunk_id)
-        full = position - begin >= most_chunks or size + length > most_bytes
-        if position > begin and (unwanted or full):
+    position = first
+    for _, length, _ in index.chunks(first, stop):
+        unwanted = wanted is not None and not wanted[position]
+        if position > begin and (
+            unwanted or position - begin >= most_chunks or size + length > most_bytes
+        ):
             yield begin, position
-            begin, size = position, 0
+            begin = position
+            size = 0
         if unwanted:
-            begin, size = position + 1, 0
+            begin = position + 1
         else:
             size += length
-    if position >= begin:
-        yield begin, position + 1
+        position += 1
+    if position > begin:
+        yield begin, position

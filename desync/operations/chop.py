@@ -53,19 +53,15 @@ async def chop(
     """
     source = SourceFile.described_by(index, path)
     try:
-        first = first_positions(index.ids)
-
-        def wanted(position: int, chunk_id: bytes) -> bool:
-            return first[position] == position and (ignore is None or chunk_id not in ignore)
-
-        count = sum(1 for p, (_, _, chunk_id) in enumerate(index) if wanted(p, chunk_id))
         if not isinstance(store, LocalFiles):
             ids = index.ids.sorted_unique()
             if ignore is not None:
                 ids = ids.difference(ignore)
             uploaded = await store.upload(source, index, ids, progress)
             source.check_unchanged()
-            return Chopped(count, uploaded.chunks, uploaded.stored_bytes)
+            return Chopped(len(ids), uploaded.chunks, uploaded.stored_bytes)
+        wanted = _first_places(index, ignore)
+        count = wanted.count(1)
         with progress.start("", count, "chunks") as tracker:
             job = CompareJob(source, index, runs_of(index, wanted), tracker.add, store)
             await pool.run(job)
@@ -73,3 +69,12 @@ async def chop(
         return Chopped(count, job.stored, job.stored_bytes)
     finally:
         source.close()
+
+
+def _first_places(index: Index, ignore: ChunkIds | None) -> bytes:
+    """Mark by position the first place of each chunk that isn't ignored."""
+    places = zip(first_positions(index.ids), index.ids, strict=True)
+    return bytes(
+        first == position and (ignore is None or chunk_id not in ignore)
+        for position, (first, chunk_id) in enumerate(places)
+    )

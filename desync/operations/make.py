@@ -111,7 +111,7 @@ async def _store_again(
     gone = {chunk_id for chunk_id in index.ids.sorted_unique() if not store.renew(chunk_id)}
     if gone:
         with progress.start("Storing", len(gone), "chunks") as tracker:
-            runs = runs_of(index, lambda position, chunk_id: chunk_id in gone)
+            runs = runs_of(index, bytes(chunk_id in gone for chunk_id in index.ids))
             job = CompareJob(source, index, runs, tracker.add, store)
             await pool.run(job)
             job.check_complete()
