@@ -43,7 +43,6 @@ def verify(invocation: Invocation, store: str | None, repair: bool) -> int:
     if files is None:
         raise UsageError(f"'{invocation.shown_location(store)}' is not a local store")
     with Pool(pool_size(invocation.concurrency)) as pool:
-        pool.start()
         from desync.operations.verify import verify
 
         def report(bad: BadChunk) -> None:
