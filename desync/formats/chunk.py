@@ -39,8 +39,8 @@ class Chunk:
         verified: bool = False,
         limit: int = MAX_CHUNK_SIZE,
     ) -> None:
-        # What is stored and its form in one attribute: a thread that converts the chunk replaces
-        # both at once, under the eyes of others.
+        # What is stored and its form in one attribute: a thread that converts the chunk sets both
+        # at once, under the eyes of others.
         self._held = None if stored is None or form is None else (stored, form)
         if plain is None and self._held is None:
             raise ValueError("a chunk needs its plain bytes, or its stored bytes and their form")
@@ -77,9 +77,10 @@ class Chunk:
         :raises ChunkInvalid: if it has to be converted and can't be decoded.
         """
         held = self._held
-        if held is None or held[1] != form:
+        if held is None:
             held = self._held = (form.encode(self.plain), form)
-        return held[0]
+        # What came in another form keeps it: whoever wants that next needn't have it made again.
+        return held[0] if held[1] == form else form.encode(self.plain)
 
     def copy(self) -> Chunk:
         """Make another one with the same bytes, which a thread may use while others use this."""

@@ -11,13 +11,13 @@ still unanswered.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from desync.errors import StoreError
+from desync.errors import ChunkInvalid, StoreError
 from desync.formats.ids import ID_SIZE, ChunkIds
 from desync.interfaces import IBatch, IChunkSink
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from zope.interface.interface import InterfaceClass
 
     from desync.formats.chunk import Chunk
+    from desync.interfaces import IChunkSource, IStore
+
+#: How many ids a layer deals with at a time.
+BLOCK: Final = 4096
 
 
 def check_id(chunk_id: bytes) -> None:
@@ -50,13 +54,43 @@ def require(store: object, *interfaces: InterfaceClass) -> None:
             raise TypeError(f"{store!r} does not provide {interface.__name__}")
 
 
+def at_store(error: BaseException, store: IChunkSource) -> BaseException:
+    """Say in an error about a chunk which store it happened at, unless it says so itself."""
+    if isinstance(error, ChunkInvalid) and not error.store:
+        return ChunkInvalid(error.chunk_id, error.why, store.location)
+    return error
+
+
+def close_all(stores: Iterable[IStore]) -> Deferred[None]:
+    """
+    Close stores.
+
+    :returns: fires when all are closed; fails with what the first failed with that couldn't be.
+    """
+
+    async def close() -> None:
+        outcomes: list[tuple[bool, Any]] = await DeferredList(
+            [store.close() for store in stores], consumeErrors=True
+        )
+        for succeeded, outcome in outcomes:
+            if not succeeded:
+                outcome.raiseException()
+
+    return Deferred.fromCoroutine(close())
+
+
 def packed(ids: Iterable[bytes]) -> ChunkIds:
     """Pack ids that are all different, sorted."""
     return ChunkIds.from_bytes(b"".join(sorted(ids)), is_sorted=True)
 
 
-def blocks(ids: ChunkIds, size: int) -> Iterator[ChunkIds]:
-    """Divide ids into runs of so many, each different id once."""
+def blocks(ids: ChunkIds, size: int = BLOCK) -> Iterator[ChunkIds]:
+    """
+    Divide ids into runs of so many, each different id once.
+
+    Layers do so because they keep an object for each id that is under way, and there may be
+    millions.
+    """
     ids = ids.sorted_unique()
     for begin in range(0, len(ids), size):
         yield ids[begin : begin + size]
@@ -233,3 +267,38 @@ class Relay:
             self.unanswered.clear()
             where = str(getattr(store, "location", store))
             self.fail(rest, why or Failure(StoreError(where, "it gave no answer for a chunk")))
+
+
+class Collecting(Relay):
+    """
+    Collects what could not be had, because it may be tried again.
+
+    :param worth: tells which errors are worth that; the others are passed on. All, if not given.
+    :ivar failures: what was collected.
+    """
+
+    def __init__(
+        self,
+        ids: Iterable[bytes],
+        guard: Guard,
+        worth: Callable[[BaseException], bool] = lambda error: True,
+    ) -> None:
+        super().__init__(ids, guard)
+        self._worth = worth
+        self.failures: list[tuple[ChunkIds, Failure]] = []
+
+    def fail(self, ids: ChunkIds, why: Failure) -> None:
+        if why.value is not None and self._worth(why.value):
+            self.failures.append((ids, why))
+        else:
+            super().fail(ids, why)
+
+    def failed_ids(self) -> Iterator[bytes]:
+        """Give the ids of what was collected."""
+        for ids, _ in self.failures:
+            yield from ids
+
+    def tell_failures(self) -> None:
+        """Pass on what was collected: there is no other try."""
+        for ids, why in self.failures:
+            self.guard.failed(ids, why)

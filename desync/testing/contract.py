@@ -64,6 +64,9 @@ class StoreContract(_Base):
     extension = ".cacnk"
     finds_other_form = True
 
+    #: Seconds that a test may take: an operation that never ends is a failure too.
+    timeout = 60.0
+
     def make_store(self) -> Any:
         """Make an empty store. It is closed after the test."""
         raise NotImplementedError

@@ -43,7 +43,7 @@ class ScriptedStore:
         self.canceled: list[str] = []
         self.failing: dict[bytes, list[Exception]] = {}
         self.closed = 0
-        self._errors: list[tuple[Exception, int | None]] = []
+        self._errors: list[tuple[Exception | None, int | None]] = []
         self._held = False
         self._waiting: list[Deferred[None]] = []
 
@@ -73,9 +73,9 @@ class ScriptedStore:
         """How many operations wait."""
         return len(self._waiting)
 
-    def fail_next(self, *errors: Exception, after: int | None = None) -> None:
+    def fail_next(self, *errors: Exception | None, after: int | None = None) -> None:
         """
-        Let the next operations fail, one for each error.
+        Let the next operations fail, one for each error; None lets one succeed.
 
         :param after: how many chunks a ``get_many`` hands over before; its first ids.
         """
@@ -91,7 +91,8 @@ class ScriptedStore:
             except CancelledError:
                 self.canceled.append(name)
                 raise
-        return self._errors.pop(0) if self._errors else None
+        error, after = self._errors.pop(0) if self._errors else (None, None)
+        return None if error is None else (error, after)
 
     def _do(self, name: str, ids: list[bytes], work: Callable[[], Awaitable[_T]]) -> Deferred[_T]:
         async def run() -> _T:
