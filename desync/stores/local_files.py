@@ -133,15 +133,7 @@ class LocalFiles:
 
     def twin(self) -> LocalFiles:
         """Open the same store once more, for another thread."""
-        return LocalFiles(
-            self.path,
-            location=self.location,
-            extension=self.form.extension,
-            level=self.level,
-            digest=self.digest,
-            skip_verify=self.skip_verify,
-            set_modes=self._set_modes,
-        )
+        return self.from_settings(self.settings(), set_modes=self._set_modes)
 
     def local_files(self) -> tuple[LocalFiles, ...]:
         """See :class:`desync.interfaces.ILocalFiles`."""
@@ -285,7 +277,9 @@ class LocalFiles:
 
     def stored_size(self, chunk_id: bytes) -> int | None:
         """
-        Say how large a chunk's file is, in bytes; None if the chunk isn't there in the store's form.
+        Say how large a chunk's file is, in bytes.
+
+        :returns: None if the chunk isn't there in the store's form.
 
         :raises StoreError: if the file system can't tell.
         """

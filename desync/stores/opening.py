@@ -4,12 +4,14 @@
 From locations to stores.
 
 Commands whose stores are all local directories work on their files directly and import no Twisted:
-they ask :func:`local_source` and :func:`local_target` first.
+they ask :func:`local_source` and :func:`local_target` first. Everything else is opened by
+:func:`open_source` and :func:`open_target`, for use under a reactor.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 from desync.chunking.digests import SHA512_256
 from desync.errors import UsageError
@@ -18,16 +20,39 @@ from .local_files import LocalFiles
 from .location import parse_group, parse_location
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
+    from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+
     from desync.chunking.digests import Digest
-    from desync.config import StoreOptions
+    from desync.interfaces import IChunkSource, IChunkTarget
+    from desync.options import StoreOptions
 
     from .location import Location
 
     #: Tells what is configured for a store, by its location as the user wrote it.
     OptionsOf: TypeAlias = Callable[[str], StoreOptions]
+
+    class Reactor(IReactorFromThreads, IReactorTime):
+        """What stores need of a reactor."""
+
+    #: Opens a store on another machine, without layers over it.
+    Opener: TypeAlias = Callable[[Location, StoreOptions, Digest, Reactor], IChunkSource]
+
+#: Where the opener of each scheme is, as ``module:function``: it is imported when it is needed.
+REMOTE_OPENERS: dict[str, str] = {}
+
+# How often a request is made for an error-retry of 1 and more; schemes that aren't here don't
+# retry. Go desync counts attempts over HTTP, and retries elsewhere.
+_EXTRA_ATTEMPTS: Final = {
+    "http": 0,
+    "https": 0,
+    "s3+http": 1,
+    "s3+https": 1,
+    "oci+http": 1,
+    "oci+https": 1,
+}
 
 
 def local_source(
@@ -101,3 +126,122 @@ def _local_files(
     )
     files.check(writing=writing)
     return files
+
+
+def open_source(
+    locations: Sequence[str],
+    options: OptionsOf,
+    reactor: Reactor,
+    digest: Digest = SHA512_256,
+    *,
+    cache: str | None = None,
+    cache_repair: bool = True,
+) -> IChunkSource:
+    """
+    Open stores of any kind to read from, with the layers that the locations ask for.
+
+    :param locations: what the user wrote, in the order of asking; ``a|b`` is a failover group.
+    :param cache: where chunks are to be cached, if they are.
+    :param cache_repair: whether an invalid chunk in the cache is replaced.
+    :returns: the one store that is all of these; close it.
+    :raises UsageError: if a location can't be understood, there is none, or the cache can't be
+        written to.
+    :raises StoreError: if a store can't be used.
+    """
+    from .cache import Cache
+    from .failover import Failover
+    from .route import Route
+
+    if not locations:
+        raise UsageError("no store provided")
+    groups = [parse_group(location) for location in locations]
+    with _closing_on_error() as opened:
+        members: list[IChunkSource] = []
+        for group in groups:
+            stores = [_open(location, options, reactor, digest) for location in group]
+            opened += stores
+            members.append(stores[0] if len(stores) == 1 else Failover(stores))
+        source = members[0] if len(members) == 1 else Route(members)
+        if not cache:
+            return source
+        target = open_target(cache, options, reactor, digest)
+        opened.append(target)
+        return Cache(source, target, cache_repair)
+
+
+def open_target(
+    location: str,
+    options: OptionsOf,
+    reactor: Reactor,
+    digest: Digest = SHA512_256,
+    *,
+    sync_each: bool = False,
+) -> IChunkTarget:
+    """
+    Open a store of any kind to write to.
+
+    :param location: what the user wrote; a ``|`` in it is part of a path.
+    :param sync_each: make each chunk last as it is written, where the store can.
+    :returns: the store; close it.
+    :raises UsageError: if the location can't be understood, or no store of its kind can be written.
+    :raises StoreError: if the store can't be used.
+    """
+    from desync.interfaces import IChunkTarget
+
+    parsed = parse_location(location)
+    with _closing_on_error() as opened:
+        store = _open(parsed, options, reactor, digest, writing=True, sync_each=sync_each)
+        opened.append(store)
+        if not IChunkTarget.providedBy(store):
+            raise UsageError(f"store '{parsed.shown}' does not support writing")
+        return IChunkTarget(store)
+
+
+def _open(
+    location: Location,
+    options: OptionsOf,
+    reactor: Reactor,
+    digest: Digest,
+    *,
+    writing: bool = False,
+    sync_each: bool = False,
+) -> IChunkSource:
+    if location.is_local:
+        from .local import LocalStore
+
+        files = _local_files(location, options, digest, writing=writing, sync_each=sync_each)
+        return LocalStore(files, reactor)
+    where = REMOTE_OPENERS.get(location.scheme)
+    if where is None:
+        raise UsageError(
+            f"{location.shown}: stores over {location.scheme} are not supported by this version"
+        )
+    chosen = options(location.text)
+    store = _opener(where)(location, chosen, digest, reactor)
+    extra = _EXTRA_ATTEMPTS.get(location.scheme)
+    if extra is None:
+        return store
+    from .retry import retrying
+
+    interval = chosen.error_retry_base_interval / 1e9
+    return retrying(store, reactor, chosen.error_retry + extra, interval)
+
+
+def _opener(where: str) -> Opener:
+    from importlib import import_module
+
+    module, _, name = where.partition(":")
+    opener: Opener = getattr(import_module(module), name)
+    return opener
+
+
+@contextmanager
+def _closing_on_error() -> Iterator[list[IChunkSource]]:
+    """Close what was opened if something else can't be."""
+    opened: list[IChunkSource] = []
+    try:
+        yield opened
+    except BaseException:
+        for store in opened:
+            store.close().addErrback(lambda _: None)
+        raise

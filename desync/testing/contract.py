@@ -19,7 +19,7 @@ Further contracts: :mod:`desync.testing.batch_contract`, :mod:`desync.testing.in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from zope.interface.verify import verifyObject
@@ -29,7 +29,7 @@ from desync.errors import ChunkInvalid, ChunkMissing
 from desync.formats.chunk import Chunk
 from desync.formats.ids import ChunkIds
 from desync.formats.stored import Compressed, Plain, form_named, other_form
-from desync.interfaces import IBatchRenewer, IChunkRemover, IChunkSource, IChunkTarget
+from desync.interfaces import IChunkRemover, IChunkSource, IChunkTarget
 from desync.stores.pruning import Pruned
 
 from .samples import sample_chunk, sample_chunks
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from desync.chunking.digests import Digest
 
     _Base = TestCase
-
-    class _Full(IChunkTarget, IChunkRemover, IBatchRenewer, Protocol):  # type: ignore[misc]
-        pass
 else:
     _Base = object
 
