@@ -8,12 +8,14 @@ The process pool, with real processes and a job of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from hypothesis import given, settings
@@ -25,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from desync.errors import ChunkMissing, WorkerDied
 from desync.workers import pool as pool_module
 from desync.workers.messages import MAX_PAYLOAD, NOTE, RESULT, FrameReader, OutOfStep, frame
-from desync.workers.pool import Pool, pool_size, run_here
+from desync.workers.pool import Crew, Pool, Worker, pool_size, run_here
 from desync.workers.reactor import ReactorPool
 
 MISSING = bytes(range(32))
@@ -47,6 +49,8 @@ class EchoWorker:
             raise ChunkMissing(MISSING, "a store")
         if unit == b"oserror":
             raise FileNotFoundError(2, "No such file or directory", "/nowhere")
+        if unit == b"memory":
+            bytearray(1 << 62)
         if unit == b"odd":
             raise OddError(lambda: None)
         if unit == b"garbage":
@@ -95,6 +99,24 @@ class EchoJob:
 
     def result(self, payload: bytes) -> None:
         self.results.append(payload)
+
+
+class StubWorker:
+    """A worker that answers with given frames, all at once."""
+
+    ready = True
+    alive = True
+
+    def __init__(self, frames: list[tuple[int, bytes]]) -> None:
+        self.frames = frames
+        self.leases = 0
+
+    def send(self, kind: int, payload: bytes) -> None:
+        pass
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        frames, self.frames = self.frames, []
+        return frames
 
 
 def finish(pool: Pool, job: EchoJob) -> None:
@@ -191,6 +213,83 @@ class PoolTests(SynchronousTestCase):
         with mock.patch.object(sys, "executable", "/nowhere/python"):
             error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"a"]))
         self.assertIn("can't be started", str(error))
+
+    def test_deaths_with_much_left_to_say(self) -> None:
+        """A worker that dies while large units wait for its pipe is told of as any other."""
+        large = bytes(1 << 20)
+        with mock.patch.object(pool_module, "_program", lambda: ["-c", "raise SystemExit(7)"]):
+            error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([large] * 4))
+        self.assertIn("exit status 7", str(error))
+        error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"kill"] + [large] * 4))
+        self.assertIn("killed by SIGKILL", str(error))
+
+    def test_no_descriptors(self) -> None:
+        """
+        Where no more files can be opened that is one clear error, and what was opened and started
+        before is gone.
+        """
+        _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+        taken = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(6):
+            error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"a"]))
+            self.assertEqual(str(error), "a worker process can't be started: Too many open files")
+            with self.assertRaises(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            os.close(taken.pop())
+        # Six are what the second of two workers takes to start: nothing was left open before.
+        finish(self.pool, EchoJob([b"a"]))
+        for descriptor in taken:
+            os.close(descriptor)
+
+    def test_an_error_of_who_takes_results(self) -> None:
+        """When taking one result fails, those that came with it count as come, and nobody waits."""
+
+        class Refusing(EchoJob):
+            def result(self, payload: bytes) -> None:
+                raise ChunkMissing(MISSING, "a store")
+
+        crew = Crew(0)
+        worker = StubWorker([(NOTE, b"a"), (RESULT, b"a"), (NOTE, b"b"), (RESULT, b"b")])
+        crew.workers.append(cast("Worker", worker))
+        crew.begin(Refusing([b"a", b"b"]))
+        self.assertTrue(crew.busy)
+        crew.receive(cast("Worker", worker))
+        self.assertFalse(crew.busy)
+        self.assertRaises(ChunkMissing, crew.finish)
+
+    def test_answers_that_cannot_be_read(self) -> None:
+        """When what a worker sent is lost for lack of memory, it is ended and not waited for."""
+        with mock.patch.object(FrameReader, "feed", mock.Mock(side_effect=MemoryError)):
+            self.assertRaises(MemoryError, finish, self.pool, EchoJob([b"a"] * 9))
+        finish(self.pool, EchoJob([b"a"]))
+
+    def test_a_job_that_cannot_begin(self) -> None:
+        """A job that fails before its first unit leaves the pool to the next one."""
+
+        class Unwilling(EchoJob):
+            def settings(self) -> dict[str, Any]:
+                raise ChunkMissing(MISSING, "a store")
+
+        self.assertRaises(ChunkMissing, finish, self.pool, Unwilling([b"a"]))
+        job = EchoJob([b"abc"])
+        finish(self.pool, job)
+        self.assertEqual(job.results, [b"cba"])
+
+    def test_a_stopped_worker_ends(self) -> None:
+        """Closing ends a worker that somebody has stopped."""
+        finish(self.pool, EchoJob([b"a"]))
+        for worker in self.pool.crew.workers:
+            os.kill(worker.pid, signal.SIGSTOP)
+        self.pool.close()
+
+    def test_out_of_memory(self) -> None:
+        """A worker that runs out of memory says just that."""
+        self.assertRaises(MemoryError, finish, self.pool, EchoJob([b"memory"]))
 
     def test_units_run_in_other_processes(self) -> None:
         """Workers are other processes, and several of them."""
@@ -291,6 +390,18 @@ class ReactorPoolTests(TestCase):
         """An error and a dead worker fail their job, and the next job runs."""
         await self.assertFailure(self.run_job(EchoJob([b"a", b"fail"])), ChunkMissing)
         await self.assertFailure(self.run_job(EchoJob([b"kill"] * 5)), WorkerDied)
+        job = EchoJob([b"abc"])
+        await self.run_job(job)
+        self.assertEqual(job.results, [b"cba"])
+
+    async def test_a_job_that_cannot_begin(self) -> None:
+        """A job that fails before its first unit leaves the pool to the next one."""
+
+        class Unwilling(EchoJob):
+            def settings(self) -> dict[str, Any]:
+                raise ChunkMissing(MISSING, "a store")
+
+        await self.assertFailure(self.run_job(Unwilling([b"a"])), ChunkMissing)
         job = EchoJob([b"abc"])
         await self.run_job(job)
         self.assertEqual(job.results, [b"cba"])

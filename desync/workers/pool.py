@@ -31,7 +31,7 @@ from desync.workers.messages import (
     OutOfStep,
     frame,
 )
-from desync.workers.program import load
+from desync.workers.program import STARTING, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,13 +88,15 @@ class Worker:
     """One process and the pipes to it."""
 
     def __init__(self, program: Iterable[str]) -> None:
-        requests, self.requests = os.pipe()
-        self.answers, answers = os.pipe()
-        for descriptor in (self.requests, self.answers):
-            os.set_blocking(descriptor, False)
+        opened: list[int] = []
         try:
-            # The child starts with interrupts blocked: a ^C that arrives before it ignores them
-            # would end it with a traceback.
+            opened += os.pipe()
+            opened += os.pipe()
+            requests, self.requests, self.answers, answers = opened
+            os.set_blocking(self.requests, False)
+            os.set_blocking(self.answers, False)
+            # The child starts with signals blocked: one that arrives before it ignores them would
+            # end it, ^C even with a traceback.
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *program],
@@ -103,15 +105,16 @@ class Worker:
                     (os.POSIX_SPAWN_DUP2, requests, 0),
                     (os.POSIX_SPAWN_DUP2, answers, 1),
                 ],
-                setsigmask=[signal.SIGINT, signal.SIGTERM],
+                setsigmask=STARTING,
             )
-        except OSError as error:
-            os.close(self.requests)
-            os.close(self.answers)
-            raise WorkerDied(f"a worker process can't be started: {error.strerror}") from None
-        finally:
-            os.close(requests)
-            os.close(answers)
+        except BaseException as error:
+            for descriptor in opened:
+                os.close(descriptor)
+            if isinstance(error, OSError):
+                raise WorkerDied(f"a worker process can't be started: {error.strerror}") from None
+            raise
+        os.close(requests)
+        os.close(answers)
         self.reader = FrameReader()
         self.outgoing = bytearray()
         self.leases = 0
@@ -126,8 +129,8 @@ class Worker:
         self.flush()
 
     def flush(self) -> None:
-        """Write what the pipe takes now."""
-        while self.outgoing:
+        """Write what the pipe takes now; nothing if the worker is gone."""
+        while self.outgoing and self.alive:
             try:
                 written = os.write(self.requests, self.outgoing)
             except BlockingIOError:
@@ -160,6 +163,8 @@ class Worker:
         """
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
+            # One that somebody has stopped would never get to it.
+            os.kill(self.pid, signal.SIGCONT)
 
 
 class Crew:
@@ -171,9 +176,15 @@ class Crew:
     """
 
     def __init__(self, size: int) -> None:
-        self.workers = [Worker(_program()) for _ in range(size)]
+        self.workers: list[Worker] = []
         self.job: Job | None = None
         self.error: BaseException | None = None
+        try:
+            while len(self.workers) < size:
+                self.workers.append(Worker(_program()))
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, job: Job) -> None:
         """Set all workers to a job."""
@@ -225,29 +236,46 @@ class Crew:
         """Take what a worker has sent. Errors are kept for :meth:`finish`."""
         try:
             frames = worker.receive()
-            if frames is None:
-                how = worker.bury()
-                self.workers.remove(worker)
-                if worker.leases or not worker.ready or not self.workers:
-                    what = (
-                        "ended in the middle of its work"
-                        if worker.ready
-                        else "ended before it had started"
-                    )
-                    self._fail(WorkerDied(f"a worker process {what}: {how}"))
-                worker.leases = 0
-                return
-            for kind, payload in frames:
+        except Exception as error:
+            # What it sent is lost, so nobody can tell any more what it is at.
+            self._dismiss(worker, error)
+            return
+        if frames is None:
+            self._take_death(worker)
+            return
+        for kind, payload in frames:
+            # Whatever becomes of one frame, the others count: results that were lost would be
+            # waited for for ever.
+            try:
                 self._take(worker, kind, payload)
+            except OutOfStep as error:
+                self._dismiss(worker, error)
+                return
+            except Exception as error:
+                self._fail(error)
+        try:
             self.lease()
-        except OutOfStep as error:
-            worker.leases = 0
-            worker.ask_to_stop()
-            worker.bury()
-            self.workers.remove(worker)
-            self._fail(WorkerDied(f"a worker process sent {error}"))
         except Exception as error:
             self._fail(error)
+
+    def _take_death(self, worker: Worker) -> None:
+        how = worker.bury()
+        self.workers.remove(worker)
+        if worker.leases or not worker.ready or not self.workers:
+            what = (
+                "ended in the middle of its work" if worker.ready else "ended before it had started"
+            )
+            self._fail(WorkerDied(f"a worker process {what}: {how}"))
+        worker.leases = 0
+
+    def _dismiss(self, worker: Worker, error: Exception) -> None:
+        worker.leases = 0
+        worker.ask_to_stop()
+        worker.bury()
+        self.workers.remove(worker)
+        if isinstance(error, OutOfStep):
+            error = WorkerDied(f"a worker process sent {error}")
+        self._fail(error)
 
     def _take(self, worker: Worker, kind: int, payload: bytes) -> None:
         assert self.job is not None
@@ -330,8 +358,8 @@ class Pool:
             run_here(job)
             return
         crew = self.crew
-        crew.begin(job)
         try:
+            crew.begin(job)
             self._wait(crew)
         except BaseException:
             # A job that was interrupted is still under way in the workers: only their end ends it.

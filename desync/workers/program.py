@@ -11,12 +11,20 @@ import marshal
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from desync.errors import DesyncError
 from desync.workers.messages import FAILED, JOB, NOTE, READY, RESULT, UNIT, FrameReader, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: What a worker starts with blocked, until it has said what it does about them.
+STARTING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+#: ``MemoryError()`` as :mod:`pickle` has it, there when it is needed.
+_OUT_OF_MEMORY: Final = b"cbuiltins\nMemoryError\n)R."
 
 
 class WorkerHalf(Protocol):
@@ -47,6 +55,9 @@ def load(name: str, settings: dict[str, Any]) -> WorkerHalf:
 
 def describe_error(error: BaseException) -> bytes:
     """Pack an exception for the parent, which raises it again."""
+    if isinstance(error, MemoryError):
+        return _OUT_OF_MEMORY
+
     import pickle
 
     try:
@@ -106,12 +117,15 @@ def main() -> None:
     """
 
     def stop(number: int, stack: object) -> None:
+        # A process group gets it from others and from the parent: once is enough to end, and twice
+        # would interrupt the clean-up.
+        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STARTING)
     requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -121,7 +135,8 @@ def main() -> None:
     try:
         from desync.chunking import kernels
 
-        kernels.keep_memory()
+        with suppress(DesyncError):  # kernels that aren't there: the job says so
+            kernels.keep_memory()
         serve(requests, answers)
     except SystemExit:
         pass

@@ -43,7 +43,11 @@ class ReactorPool:
             run_here(job)
             return
         crew = self._pool.crew
-        crew.begin(job)
+        try:
+            crew.begin(job)
+        except BaseException:
+            self._pool.close()
+            raise
         if not crew.busy:
             crew.finish()
             return
