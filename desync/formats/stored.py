@@ -162,11 +162,16 @@ class Compressed(StoredForm):
             bound = min(limit, size or max(_FIXED_UP_TO, 8 * len(stored)))
             while True:
                 try:
-                    return self._decompress(stored, max_output_size=bound, allow_extra_data=False)
+                    plain = self._decompress(stored, max_output_size=bound, allow_extra_data=False)
                 except zstandard.ZstdError:
                     if size is not None or bound >= limit:
                         raise
                     bound = min(limit, 8 * bound)
+                    continue
+                # zstandard looks at what follows the frame only if the bound was exactly met.
+                if len(plain) < bound and _frame_length(stored) != len(stored):
+                    raise Malformed("something follows its frame")
+                return plain
         except zstandard.ZstdError as error:
             raise Malformed(_first_line(error)) from None
 
@@ -230,6 +235,25 @@ def _checked(plain: bytes, limit: int, size: int | None) -> bytes:
     if len(plain) > limit:
         raise Malformed(f"it holds {len(plain)} bytes, more than {limit}")
     return plain
+
+
+def _frame_length(stored: Buffer) -> int:
+    """
+    Say where a zstd frame ends, which is known to be well-formed.
+
+    A frame is its header, blocks of 3 bytes of header and their content, and 4 bytes of checksum if
+    the header says so (RFC 8878, section 3.1.1).
+    """
+    import zstandard
+
+    position: int = zstandard.frame_header_size(stored)
+    is_last = False
+    while not is_last:
+        header = int.from_bytes(stored[position : position + 3], "little")
+        is_last = bool(header & 1)
+        is_repeated_byte = header >> 1 & 3 == 1
+        position += 3 + (1 if is_repeated_byte else header >> 3)
+    return position + (4 if zstandard.get_frame_parameters(stored).has_checksum else 0)
 
 
 def _decode_xz(stored: Buffer, limit: int) -> bytes:

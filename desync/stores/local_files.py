@@ -151,10 +151,15 @@ class LocalFiles:
             raise StoreError(self.location, _reason(error)) from None
         if not stat.S_ISDIR(found.st_mode):
             raise StoreError(self.location, "not a directory")
-        wanted = os.R_OK | os.X_OK | (os.W_OK if writing else 0)
-        if not os.access(self.path, wanted):
-            what = "written to" if writing and os.access(self.path, os.R_OK | os.X_OK) else "read"
+        reading = os.R_OK | os.X_OK
+        if not self._may(reading | (os.W_OK if writing else 0)):
+            what = "written to" if writing and self._may(reading) else "read"
             raise StoreError(self.location, f"it can't be {what}: Permission denied")
+
+    def _may(self, wanted: int) -> bool:
+        # A service may have given up its rights: what counts is whom it acts as.
+        effective = os.access in os.supports_effective_ids
+        return os.access(self.path, wanted, effective_ids=effective)
 
     def path_of(self, chunk_id: bytes, form: StoredForm | None = None) -> str:
         """Give the path of a chunk, in the store's form if no other is named."""
