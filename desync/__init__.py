@@ -21,28 +21,39 @@ if TYPE_CHECKING:
     from desync.chunking.digests import SHA256, SHA512_256, Digest
     from desync.chunking.sizes import ChunkSizes
     from desync.cli.running import run
-    from desync.config import Config, StoreOptions
+    from desync.config import Config
     from desync.formats.chunk import Chunk
     from desync.formats.ids import ChunkIds, parse_id
     from desync.formats.index import Index, IndexBuilder
     from desync.operations.cache import cache
     from desync.operations.cat import cat
     from desync.operations.chop import chop
+    from desync.operations.chunk import chunk
     from desync.operations.extract import extract
+    from desync.operations.info import info
     from desync.operations.make import make
     from desync.operations.prune import needed_by, prune
     from desync.operations.verify import verify
     from desync.operations.verify_index import verify_index
+    from desync.options import StoreOptions
     from desync.progress import Progress, Tracker
+    from desync.stores.cache import Cache
+    from desync.stores.failover import Failover
     from desync.stores.index_files import read_index, write_index
+    from desync.stores.local import LocalStore
     from desync.stores.local_files import LocalFiles
-    from desync.stores.opening import local_source, local_target
+    from desync.stores.memory import MemoryStore
+    from desync.stores.opening import local_source, local_target, open_source, open_target
+    from desync.stores.retry import retrying
+    from desync.stores.route import Route
+    from desync.stores.single_flight import SingleFlight
     from desync.workers.pool import Pool, pool_size
     from desync.workers.reactor import ReactorPool
 
 __all__ = [
     "SHA256",
     "SHA512_256",
+    "Cache",
     "Chunk",
     "ChunkDownloads",
     "ChunkIds",
@@ -50,26 +61,36 @@ __all__ = [
     "ChunkUploads",
     "Config",
     "Digest",
+    "Failover",
     "Index",
     "IndexBuilder",
     "LocalFiles",
+    "LocalStore",
+    "MemoryStore",
     "Pool",
     "Progress",
     "ReactorPool",
+    "Route",
+    "SingleFlight",
     "StoreOptions",
     "Tracker",
     "cache",
     "cat",
     "chop",
+    "chunk",
     "extract",
+    "info",
     "local_source",
     "local_target",
     "make",
     "needed_by",
+    "open_source",
+    "open_target",
     "parse_id",
     "pool_size",
     "prune",
     "read_index",
+    "retrying",
     "run",
     "verify",
     "verify_index",
@@ -83,22 +104,32 @@ _HOMES = {
     "chunking.digests": "SHA256 SHA512_256 Digest",
     "chunking.sizes": "ChunkSizes",
     "cli.running": "run",
-    "config": "Config StoreOptions",
+    "config": "Config",
     "formats.chunk": "Chunk",
     "formats.ids": "ChunkIds parse_id",
     "formats.index": "Index IndexBuilder",
     "operations.cache": "cache",
     "operations.cat": "cat",
     "operations.chop": "chop",
+    "operations.chunk": "chunk",
     "operations.extract": "extract",
+    "operations.info": "info",
     "operations.make": "make",
     "operations.prune": "needed_by prune",
     "operations.verify": "verify",
     "operations.verify_index": "verify_index",
+    "options": "StoreOptions",
     "progress": "Progress Tracker",
+    "stores.cache": "Cache",
+    "stores.failover": "Failover",
     "stores.index_files": "read_index write_index",
+    "stores.local": "LocalStore",
     "stores.local_files": "LocalFiles",
-    "stores.opening": "local_source local_target",
+    "stores.memory": "MemoryStore",
+    "stores.opening": "local_source local_target open_source open_target",
+    "stores.retry": "retrying",
+    "stores.route": "Route",
+    "stores.single_flight": "SingleFlight",
     "workers.pool": "Pool pool_size",
     "workers.reactor": "ReactorPool",
 }
