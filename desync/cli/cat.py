@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from desync.errors import UsageError
-
 from .command import argument, command, flag, store_flags
 from .flags import INTEGER, STRINGS
 from .indexes import read_index
@@ -59,10 +57,17 @@ def cat(
     from desync.workers.pool import pool_size
 
     def stream(write: Callable[[memoryview], object]) -> None:
-        if files is None:
-            raise UsageError("caches, failover groups and remote stores are not supported yet")
-        threads = pool_size(invocation.concurrency)
-        run(cat(parsed, files, write, invocation.progress, offset, length, threads))
+        if files is not None:
+            threads = pool_size(invocation.concurrency)
+            run(cat(parsed, files, write, invocation.progress, offset, length, threads))
+            return
+        from .layered import Layered, run_layered
+
+        async def work(session: Layered) -> None:
+            source = session.downloads(store, cache)
+            await cat(parsed, source, write, invocation.progress, offset, length)
+
+        run_layered(invocation, work)
 
     if output is None:
         stream(invocation.out.write)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from desync.errors import UsageError
 
 from .command import argument, command, flag, store_flags
@@ -18,6 +20,9 @@ from .storing import (
     sync_flag,
     writing_options,
 )
+
+if TYPE_CHECKING:
+    from desync.operations.chop import Chopped
 
 
 @command(
@@ -50,23 +55,32 @@ def chop(
     Neither the file nor the index is changed. Every chunk is checked against its id first. "-"
     reads the index from stdin.
     """
-    from desync.stores.opening import local_target
+    from desync.stores.opening import check_scheme, local_target
     from desync.workers.pool import Pool, pool_size
 
     if not store:
         raise UsageError("no target store provided")
+    check_scheme(store)
     options = writing_options(invocation, compression_level)
     files = local_target(store, options, invocation.digest, sync_each=sync == "each")
     parsed = read_index(invocation, index)
     ignored = ignored_ids(invocation, ignore, ignore_chunks)
-    if files is None:
-        raise UsageError("remote stores are not supported yet")
     with Pool(pool_size(invocation.concurrency)) as pool:
         start_pool(pool, parsed.size)
         from desync.operations.chop import chop
 
-        done = run(chop(parsed, file, files, pool, invocation.progress, ignored))
-    if sync != "none":
+        progress = invocation.progress
+        if files is not None:
+            done = run(chop(parsed, file, files, pool, progress, ignored))
+        else:
+            from .layered import Layered, run_layered
+
+            async def work(session: Layered) -> Chopped:
+                target = session.uploads(store, options)
+                return await chop(parsed, file, target, session.pool(pool), progress, ignored)
+
+            done = run_layered(invocation, work)
+    if files is not None and sync != "none":
         files.sync()
     invocation.debug(
         f"{done.chunks} chunks, {done.stored} new to the store, which take"

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from desync.errors import UsageError
 
 from .command import argument, command, flag, store_flags
@@ -12,6 +14,9 @@ from .indexes import read_index
 from .invocation import Invocation
 from .running import run
 from .storing import check_not_same, start_pool, sync_flag
+
+if TYPE_CHECKING:
+    from desync.operations.extract import Extracted
 
 
 @command(
@@ -79,12 +84,21 @@ def extract(
     files = local_source(store, invocation.store_options, invocation.digest, cache=cache)
     parsed = read_index(invocation, index)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, parsed.size)
+        if files is not None:
+            start_pool(pool, parsed.size)
         from desync.operations.extract import extract
 
-        if files is None:
-            raise UsageError("caches, failover groups and remote stores are not supported yet")
-        extracted = run(extract(parsed, output, files, pool, invocation.progress, sync))
+        progress = invocation.progress
+        if files is not None:
+            extracted = run(extract(parsed, output, files, pool, progress, sync))
+        else:
+            from .layered import Layered, run_layered
+
+            async def work(session: Layered) -> Extracted:
+                source = session.downloads(store, cache)
+                return await extract(parsed, output, source, pool, progress, sync)
+
+            extracted = run_layered(invocation, work)
     if print_stats:
         from desync import gojson
 

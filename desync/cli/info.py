@@ -16,6 +16,7 @@ from .running import run
 
 if TYPE_CHECKING:
     from desync.formats.chunk_sizes import KnownSizes
+    from desync.operations.info import Info
 
 
 def _parse_format(text: str) -> str:
@@ -69,19 +70,21 @@ def info(
         cached = local_target(cache, invocation.store_options, invocation.digest, writing=False)
     parsed = read_index(invocation, index)
     sizes = _read_sizes(chunks_info) if chunks_info else None
-    if files is None or (cache and cached is None):
-        raise UsageError("failover groups and remote stores are not supported yet")
-    found = run(
-        info(
-            parsed,
-            (read_index(invocation, each) for each in seed),
-            files,
-            cached,
-            sizes,
-            chunks_info or "",
-            invocation.note,
-        )
-    )
+    seeds = (read_index(invocation, each) for each in seed)
+    rest = (sizes, chunks_info or "", invocation.note)
+    if files is not None and (cached is not None or not cache):
+        found = run(info(parsed, seeds, files, cached, *rest))
+    else:
+        from .layered import Layered, run_layered
+
+        async def work(session: Layered) -> Info:
+            from desync.interfaces import IBatch
+
+            source = IBatch(session.source(store)) if store else ()
+            near = IBatch(session.target(cache)) if cache else None
+            return await info(parsed, seeds, source, near, *rest)
+
+        found = run_layered(invocation, work)
     if format == "plain":
         invocation.out.write(found.to_plain().encode("ascii"))
     else:

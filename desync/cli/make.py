@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from desync.errors import UsageError
-
 from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN
 from .indexes import write_index
@@ -70,16 +68,25 @@ def make(
     options = writing_options(invocation, compression_level)
     files = None
     if store:
-        from desync.stores.opening import local_target
+        from desync.stores.opening import check_scheme, local_target
 
+        check_scheme(store)
         files = local_target(store, options, invocation.digest, sync_each=sync == "each")
-        if files is None:
-            raise UsageError("remote stores are not supported yet")
     with Pool(pool_size(invocation.concurrency)) as pool:
         start_pool(pool, size_of(file), LEAST_TO_CUT)
         from desync.operations.make import make
 
-        made = run(make(file, sizes, invocation.digest, pool, invocation.progress, files))
+        digest, progress = invocation.digest, invocation.progress
+        if files is not None or not store:
+            made = run(make(file, sizes, digest, pool, progress, files))
+        else:
+            from .layered import Layered, run_layered
+
+            async def work(session: Layered) -> Made:
+                target = session.uploads(store, options)
+                return await make(file, sizes, digest, session.pool(pool), progress, target)
+
+            made = run_layered(invocation, work)
     if files is not None and sync != "none":
         files.sync()
     write_index(invocation, index, made.index, sync=sync)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _MINUTE = 60_000_000_000
 
+# What these speak has no word for removing a chunk.
+_WITHOUT_PRUNING = ("http", "https", "ssh")
+
 
 @command(
     "prune",
@@ -54,18 +57,36 @@ def prune(
     All indexes are read before anything is removed. "-" reads one from stdin, and needs --yes.
     """
     from desync.operations.prune import needed_by, prune
-    from desync.stores.opening import local_target
+    from desync.stores.location import parse_location
+    from desync.stores.opening import check_scheme, local_target
 
     if not store:
         raise UsageError("no store provided")
     files = local_target(store, invocation.store_options, invocation.digest, writing=not dry_run)
     shown = invocation.shown_location(store)
     if files is None:
-        raise UsageError(f"store '{shown}' does not support pruning")
+        # Before the question, not after it.
+        if parse_location(store).scheme in _WITHOUT_PRUNING:
+            raise UsageError(f"store '{shown}' does not support pruning")
+        check_scheme(store)
     keep = needed_by(read_index(invocation, index) for index in indexes)
     if not (yes or dry_run) and not _confirmed(invocation, len(keep), shown):
         return
-    pruned = run(prune(keep, files, invocation.progress, min_age / 1e9, dry_run))
+    progress, seconds = invocation.progress, min_age / 1e9
+    if files is not None:
+        pruned = run(prune(keep, files, progress, seconds, dry_run))
+    else:
+        from .layered import Layered, run_layered
+
+        async def work(session: Layered) -> Pruned:
+            from desync.interfaces import IChunkRemover
+
+            remover = IChunkRemover(session.target(store), None)
+            if remover is None:
+                raise UsageError(f"store '{shown}' does not support pruning")
+            return await prune(keep, remover, progress, seconds, dry_run)
+
+        pruned = run_layered(invocation, work)
     if dry_run:
         invocation.print(_summary(pruned, "would be removed"))
     else:

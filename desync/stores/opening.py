@@ -211,11 +211,7 @@ def _open(
 
         files = _local_files(location, options, digest, writing=writing, sync_each=sync_each)
         return LocalStore(files, reactor)
-    where = REMOTE_OPENERS.get(location.scheme)
-    if where is None:
-        raise UsageError(
-            f"{location.shown}: stores over {location.scheme} are not supported by this version"
-        )
+    where = _find_opener(location)
     chosen = options(location.text)
     store = _opener(where)(location, chosen, digest, reactor)
     extra = _EXTRA_ATTEMPTS.get(location.scheme)
@@ -225,6 +221,26 @@ def _open(
 
     interval = chosen.error_retry_base_interval / 1e9
     return retrying(store, reactor, chosen.error_retry + extra, interval)
+
+
+def check_scheme(location: str) -> None:
+    """
+    Make sure that stores of some kind can be opened, before anything else is done.
+
+    :raises UsageError: if they can't, or the location can't be understood.
+    """
+    parsed = parse_location(location)
+    if not parsed.is_local:
+        _find_opener(parsed)
+
+
+def _find_opener(location: Location) -> str:
+    where = REMOTE_OPENERS.get(location.scheme)
+    if where is None:
+        raise UsageError(
+            f"{location.shown}: stores over {location.scheme} are not supported by this version"
+        )
+    return where
 
 
 def _opener(where: str) -> Opener:
