@@ -8,9 +8,23 @@
 
 match_finder *cut_finder(enum level level, const char **name)
 {
+#ifdef DESYNC_X86
+    if (level >= LEVEL_AVX512 && __builtin_cpu_supports("avx512vbmi")) {
+        *name = "avx512";
+        return find_match_avx512;
+    }
+    if (level >= LEVEL_AVX2) {
+        *name = "avx2";
+        return find_match_avx2;
+    }
+#endif
     (void)level;
     *name = "portable C";
-    return find_match_scalar;
+#ifdef DESYNC_VECTORS
+    return find_match_portable;
+#else
+    return find_match_bytewise;
+#endif
 }
 
 size_t find_cuts(match_finder *finder, const uint8_t *data, size_t start, size_t stop, size_t end, const struct cut_rule *rule,

@@ -19,7 +19,14 @@ struct cut_rule {
  * At least `limit` bytes are readable, and nothing behind them is read. WINDOW <= first < limit. */
 typedef size_t match_finder(const uint8_t *chunk, size_t first, size_t limit, const struct divisor *divisor);
 
-match_finder find_match_scalar;
+match_finder find_match_bytewise;
+#ifdef DESYNC_VECTORS
+match_finder find_match_portable;
+#endif
+#ifdef DESYNC_X86
+match_finder find_match_avx2;
+match_finder find_match_avx512;
+#endif
 
 /* The fastest finder of a level that this processor can run, and its name. */
 match_finder *cut_finder(enum level level, const char **name);

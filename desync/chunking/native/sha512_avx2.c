@@ -8,7 +8,12 @@
 #include <immintrin.h>
 
 #define KERNEL sha512_lanes_avx2
-#define TARGET __attribute__((target("avx2")))
+#if defined(__clang__)
+#define TARGET USES("avx2")
+#else
+/* Without GCC's "temporary expression replacement", which undoes the order in which things are written: 4 % faster. */
+#define TARGET USES("avx2") __attribute__((optimize("no-tree-ter")))
+#endif
 #define VECTOR __m256i
 #define LANES 4
 #define XOR(a, b) _mm256_xor_si256(a, b)
@@ -18,7 +23,14 @@
 #define MAJORITY(a, b, c) XOR(_mm256_and_si256(XOR(a, b), XOR(b, c)), b)
 #define SHIFT_RIGHT(a, n) _mm256_srli_epi64(a, n)
 #define ROTATE_RIGHT(a, n) XOR(_mm256_srli_epi64(a, n), _mm256_slli_epi64(a, 64 - (n)))
+#define ROTATE_RIGHT_8(a) rotate_right_8(a)
 #define BROADCAST(word) _mm256_set1_epi64x((long long)(word))
+
+/* Whole bytes are one instruction instead of three. */
+TARGET static inline VECTOR rotate_right_8(VECTOR a)
+{
+    return _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(_mm_set_epi8(8, 15, 14, 13, 12, 11, 10, 9, 0, 7, 6, 5, 4, 3, 2, 1)));
+}
 
 /* Four words of each of four lanes: swap their bytes, and turn rows into columns. */
 TARGET static inline void load_words(VECTOR *words, const uint8_t *const *data, size_t offset)

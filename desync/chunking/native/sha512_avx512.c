@@ -8,7 +8,7 @@
 #include <immintrin.h>
 
 #define KERNEL sha512_lanes_avx512
-#define TARGET __attribute__((target("avx512f,avx512bw")))
+#define TARGET USES("avx512f,avx512bw")
 #define VECTOR __m512i
 #define LANES 8
 /* A ternary operation is its truth table: bit 4a + 2b + c of the constant is the result for bits a, b and c. */
@@ -18,6 +18,7 @@
 #define MAJORITY(a, b, c) _mm512_ternarylogic_epi64(a, b, c, 0xe8)
 #define SHIFT_RIGHT(a, n) _mm512_srli_epi64(a, n)
 #define ROTATE_RIGHT(a, n) _mm512_ror_epi64(a, n)
+#define ROTATE_RIGHT_8(a) ROTATE_RIGHT(a, 8)
 #define BROADCAST(word) _mm512_set1_epi64((long long)(word))
 
 /* Eight words of each of eight lanes: swap their bytes, and turn rows into columns. */

@@ -1,10 +1,10 @@
 /* Copyright (c) The desync-py authors.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * The search for a cut on any machine. */
+ * The search for a cut byte by byte: what the rule says, and what the faster ones leave to it at their edges. */
 #include "cuts.h"
 
-size_t find_match_scalar(const uint8_t *chunk, size_t first, size_t limit, const struct divisor *divisor)
+size_t find_match_bytewise(const uint8_t *chunk, size_t first, size_t limit, const struct divisor *divisor)
 {
     struct divisor d = *divisor;
     uint32_t hash = buzhash(chunk + first - WINDOW);
