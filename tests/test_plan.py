@@ -15,6 +15,7 @@ from desync.assembly.plan import Plan, first_positions
 from desync.chunking import kernels, portable
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
+from desync.errors import InvalidIndex
 from desync.formats.ids import ChunkIds
 from desync.formats.index import Index, IndexBuilder
 
@@ -76,6 +77,20 @@ class PlanTests(SynchronousTestCase):
             totals.fetched_bytes + totals.copied_bytes + totals.null_bytes, len(b"".join(pieces))
         )
         self.assertEqual(totals.null_chunks, pieces.count(bytes(256)))
+
+    def test_a_chunk_of_two_lengths(self) -> None:
+        """
+        An index in which a chunk is longer or shorter where it occurs again has no plan: copying
+        would make something that nobody verified.
+        """
+        first = SHA512_256.id_of(b"a" * 100)
+        for chunk_id, lengths in (first, (100, 50)), (first, (50, 100)), (NULL, (256, 100)):
+            builder = IndexBuilder(SIZES, SHA512_256)
+            builder.append(lengths[0], chunk_id)
+            builder.append(64, SHA512_256.id_of(b"c" * 64))
+            builder.append(lengths[1], chunk_id)
+            error = self.assertRaises(InvalidIndex, Plan, builder.finish(), NULL)
+            self.assertIn(chunk_id.hex(), str(error))
 
     def test_without_holes_zeros_are_fetched(self) -> None:
         """Where a target may hold other things, null chunks are fetched like all others."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from desync.assembly.runs import runs_of
 from desync.chunking import kernels
+from desync.errors import InvalidIndex
 from desync.formats.ids import ChunkIds
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Plan:
     :param index: what is to be rebuilt.
     :param null_id: the id of the null chunk, or None where zeros have to be fetched like everything
         else.
+    :raises InvalidIndex: if a chunk has two lengths: it can only be what its id says in one place,
+        and what is copied isn't looked at again.
     """
 
     def __init__(self, index: Index, null_id: bytes | None) -> None:
@@ -67,6 +70,7 @@ class Plan:
         fetched_bytes = copied_bytes = null_bytes = null_chunks = 0
         fetched = self._fetched
         position = 0
+        repeated = repeated_length = -1
         for (_, length, chunk_id), first in zip(self.index, self._first, strict=True):
             if first == position:
                 # Only a chunk of the maximal size is the null chunk.
@@ -75,6 +79,15 @@ class Plan:
                 else:
                     fetched[position] = 1
                     fetched_bytes += length
+            else:
+                if first != repeated:
+                    repeated, repeated_length = first, self.index.length(first)
+                if length != repeated_length:
+                    raise InvalidIndex(
+                        "the index",
+                        f"chunk {chunk_id.hex()} has {repeated_length} bytes in one place "
+                        f"and {length} in another",
+                    )
             if first == null:
                 null_chunks += 1
                 null_bytes += length
