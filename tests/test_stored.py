@@ -143,9 +143,7 @@ class DecodeTests(SynchronousTestCase):
         for stored in (
             Compressed().encode(b"data"),
             streamed(b"data"),
-            zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(
-                b"data"
-            ),
+            with_checksum.compress(b"data"),
             lzma.compress(b"data"),
             gzip.compress(b"data"),
         ):
