@@ -154,7 +154,7 @@ def as_nobody(function: Callable[[], Outcome]) -> Outcome:
     What the function imports must have been imported before.
     """
     if os.geteuid() != 0:
-        return function()
+        raise SkipTest("only root can become somebody who doesn't own the files")
     if not os.access(os.path.dirname(desync.__file__), os.R_OK):
         raise SkipTest("the package can't be read")
     reading, writing = os.pipe()
