@@ -250,13 +250,19 @@ def describes(index: str, file: str) -> Then:
     return check
 
 
-def holds(store: str, *of: str, extension: str = ".cacnk") -> Then:
-    """A store holds the chunks of some files, and each is what it should be."""
+def holds(store: str, *of: str, extension: str = ".cacnk", fetched: bool = False) -> Then:
+    """
+    A store holds the chunks of some files, and each is what it should be.
+
+    :param fetched: only those that an extract fetches, which the null chunk isn't.
+    """
 
     def check(sandbox: Sandbox, result: Result) -> None:
         for name in of:
             content = sandbox.original(name)
             for start, size, chunk_id in sandbox.index_of(name):
+                if fetched and not any(content[start : start + size]):
+                    continue
                 path = _chunk_path(sandbox.path(store), chunk_id, extension)
                 if not path.exists():
                     raise WrongOutcome(f"{store} lacks {chunk_id.hex()} of {name}")
@@ -268,11 +274,22 @@ def holds(store: str, *of: str, extension: str = ".cacnk") -> Then:
     return check
 
 
-def holds_nothing_but(store: str, *of: str, without: str | None = None) -> Then:
-    """A store holds the chunks of some files, without those of another, and no other chunk."""
+def holds_nothing_but(
+    store: str, *of: str, without: str | None = None, fetched: bool = False
+) -> Then:
+    """
+    A store holds the chunks of some files, without those of another, and no other chunk.
+
+    :param fetched: only those that an extract fetches, which the null chunk isn't.
+    """
 
     def check(sandbox: Sandbox, result: Result) -> None:
-        wanted = {chunk_id for name in of for _, _, chunk_id in sandbox.index_of(name)}
+        wanted = {
+            chunk_id
+            for name in of
+            for start, size, chunk_id in sandbox.index_of(name)
+            if not fetched or any(sandbox.original(name)[start : start + size])
+        }
         if without is not None:
             wanted -= {chunk_id for _, _, chunk_id in sandbox.index_of(without)}
         found = {path.name.partition(".")[0] for path in _chunk_files(sandbox.path(store))}
