@@ -22,6 +22,10 @@ _NAME_PART: Final = 200
 
 _RANDOM_BYTES: Final = 8
 
+#: For whoever writes it, who may have to open it again, and for nobody else. What the old file
+#: allows and denies is the new file's only once it is in place.
+_WORKING_MODE: Final = 0o600
+
 
 class Replacement:
     """
@@ -30,8 +34,11 @@ class Replacement:
     :ivar path: where it will be.
     """
 
-    def __init__(self, path: str, mode: int | None, sync: str, shown: str | None) -> None:
+    def __init__(
+        self, path: str, mode: int | None, sync: str, shown: str | None, regular: bool
+    ) -> None:
         self.path = path
+        self._regular = regular
         self._shown = path if shown is None else shown
         self._sync = sync != "none"
         self._mode = mode
@@ -111,12 +118,15 @@ class Replacement:
             if stat.S_ISDIR(found.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not stat.S_ISREG(found.st_mode):
+                if self._regular:
+                    raise FileError(self._shown, "it isn't a regular file")
                 # A terminal, a pipe, /dev/null: nothing to put another file in place of.
                 self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
                 self._sync = False
                 return
             if self._mode is None:
-                mode = stat.S_IMODE(found.st_mode)
+                # The new file may be another's than the old one: it gets nobody's privileges.
+                mode = found.st_mode & 0o777
         # As a truncating writer would, follow links: the file they lead to is what is replaced.
         self._target = os.path.realpath(self.path)
         directory, name = os.path.split(self._target)
@@ -125,15 +135,19 @@ class Replacement:
         while True:
             self._temporary = os.path.join(directory, f".{part}.{os.urandom(_RANDOM_BYTES).hex()}")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._temporary, flags, mode & 0o777)
+            self._descriptor = os.open(self._temporary, flags, _WORKING_MODE)
             if _lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
                 break
             # Somebody who looks for stale files took it for one before it was locked.
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        os.fchmod(self._descriptor, mode)
+        # The umask may have taken even that.
+        os.fchmod(self._descriptor, _WORKING_MODE)
+        self._mode = mode
 
     def _finish(self) -> None:
+        if self._temporary is not None and self._mode is not None:
+            os.fchmod(self._descriptor, self._mode)
         if self._sync:
             os.fsync(self._descriptor)
         # The lock lasts until the last descriptor is closed, and that long nobody takes the file
@@ -151,22 +165,35 @@ class Replacement:
             os.close(locked)
 
     def _discard(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        temporary, self._temporary = self._temporary, None
         # The first error is the one to tell.
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        if self._temporary is not None:
+            try:
+                self._remove()
+            except BaseException:
+                # A signal, and there is no other chance to remove it.
+                self._remove()
+                raise
+        descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _remove(self) -> None:
+        assert self._temporary is not None
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary)
 
     def _error(self, error: OSError) -> FileError:
         return FileError(self._shown, error.strerror or str(error))
 
 
 def replacing(
-    path: str, mode: int | None = None, sync: str = "end", *, shown: str | None = None
+    path: str,
+    mode: int | None = None,
+    sync: str = "end",
+    *,
+    shown: str | None = None,
+    regular: bool = False,
 ) -> Replacement:
     """
     Write a file that replaces another, or appears, only once it is complete::
@@ -178,15 +205,18 @@ def replacing(
     or anything else fails. A target that isn't a regular file (``/dev/stdout``, a pipe) is written
     to directly.
 
+    Until the file is put in place nobody else can read it.
+
     :param path: the target; symbolic links are followed.
     :param mode: permission bits of the new file. If None: the old file's, or else 0666 less the
         umask.
     :param sync: ``"none"``: leave it to the system when the content and the new name reach the
         disk; anything else: wait for both.
     :param shown: how errors name the target; its path if None.
+    :param regular: refuse a target that isn't a regular file, instead of writing to it.
     :raises FileError: if the file can't be written or put in place.
     """
-    return Replacement(path, mode, sync, shown)
+    return Replacement(path, mode, sync, shown, regular)
 
 
 def _lock(descriptor: int) -> bool:
@@ -241,7 +271,10 @@ def _remove_stale(directory: str, part: str) -> None:
 
 
 def _sync_directory(path: str) -> None:
-    descriptor = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one that files may be put into, but that may not be read
     try:
         os.fsync(descriptor)
     finally:

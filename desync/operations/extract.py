@@ -72,9 +72,7 @@ async def extract(
     """
     null_id = index.digest.null_id(index.sizes.max) if _may_have_null(index) else None
     plan = Plan(index, null_id)
-    with replacing(target, sync=sync) as out:
-        if not out.is_regular:
-            raise FileError(target, "it isn't a regular file")
+    with replacing(target, sync=sync, regular=True) as out:
         try:
             os.ftruncate(out.fileno(), index.size)
             block_size = os.fstat(out.fileno()).st_blksize
