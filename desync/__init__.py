@@ -11,7 +11,9 @@ it is first looked up, so ``import desync`` costs nothing and brings in no Twist
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+# As in typing, which takes longer to import than all that is needed here; the command deals with
+# signals only once this is imported.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 

@@ -40,9 +40,9 @@ def main(
     :param environ: the environment; None for the process's own.
     :return: the exit code, 0 or 1.
     """
-    if standalone:
-        _prepare_process()
     try:
+        if standalone:
+            _prepare_process()
         from .invocation import Session
         from .program import run_program
         from .streams import standard_streams
