@@ -193,7 +193,8 @@ def first_positions(
 
     :param order: what :func:`sort_ids` said of the same ids.
     :return: for each id the number of that one, which may be its own: 32 bits each in native order.
-    :raises ValueError: there aren't ``count`` ids in the table, or the order isn't one of ``count`` ids.
+    :raises ValueError: there aren't ``count`` ids in the table, or the order isn't one of
+        ``count`` ids.
     """
     return _kernels().first_positions(table, offset, stride, count, order)
 

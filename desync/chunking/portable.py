@@ -15,7 +15,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .buzhash import find_match, hash_window
+from .buzhash import hash_window
+from .long_integers import find_match_in_blocks
 from .sizes import WINDOW
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def find_cuts(
         if fixed or (not zeros_match and is_zero(view[start : start + limit])):
             start += limit
         else:
-            start += find_match(view[start : start + limit], first, limit, discriminator)
+            start += find_match_in_blocks(view[start : start + limit], first, limit, discriminator)
         room[count] = start
         count += 1
     return count
@@ -161,9 +162,7 @@ def unique_ids(
 ) -> bytes:
     view = _bytes_of(table)
     check_ids(len(view), offset, stride, count)
-    numbers = _words_of(order)
-    if len(numbers) != count:
-        raise ValueError(f"an order of {len(numbers)} for {count} ids")
+    numbers = _order_of(order, count)
     ids = bytearray()
     previous = None
     for number in numbers:
@@ -182,9 +181,7 @@ def first_positions(
 ) -> bytes:
     view = _bytes_of(table)
     check_ids(len(view), offset, stride, count)
-    numbers = _words_of(order)
-    if len(numbers) != count:
-        raise ValueError(f"an order of {len(numbers)} for {count} ids")
+    numbers = _order_of(order, count)
     first = array("I", bytes(4 * count))
     previous = None
     origin = 0
@@ -210,6 +207,13 @@ def check_ids(size: int, offset: int, stride: int, count: int) -> None:
         raise ValueError(
             f"{count} ids every {stride} bytes from {offset} on are more than {size} bytes"
         )
+
+
+def _order_of(order: ReadableBuffer, count: int) -> memoryview:
+    numbers = _words_of(order)
+    if len(numbers) != count:
+        raise ValueError(f"an order of {len(numbers)} for {count} ids")
+    return numbers
 
 
 def keep_memory() -> None:

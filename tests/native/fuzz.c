@@ -266,6 +266,13 @@ static void compare_tables(unsigned long round)
     for (ptrdiff_t i = 1; i < different; i++)
         if (memcmp(unique + (i - 1) * ID_SIZE, unique + i * ID_SIZE, ID_SIZE) >= 0)
             fail("the ids", "unique_ids", round);
+    uint32_t *first = allocate(count * sizeof *first);
+    if (first_positions(ids, order, first) != 0)
+        fail("an order", "first_positions", round);
+    for (uint32_t i = 0; i < count; i++)
+        if (first[i] > i || memcmp(table + first[i] * stride, table + i * stride, ID_SIZE) != 0 || first[first[i]] != first[i])
+            fail("a position", "first_positions", round);
+    free(first);
     if (count) {
         order[below(count)] = count;
         if (unique_ids(ids, order, NULL) != -1)

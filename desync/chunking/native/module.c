@@ -338,6 +338,17 @@ static int take_ids(const Py_buffer *table, Py_ssize_t offset, Py_ssize_t stride
     return 0;
 }
 
+/* An order of as many ids, or an exception. */
+static int check_order(const Py_buffer *order, Py_ssize_t count)
+{
+    if (check_words(order))
+        return -1;
+    if (order->len / (Py_ssize_t)sizeof(uint32_t) == count)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "an order of %zd for %zd ids", order->len / (Py_ssize_t)sizeof(uint32_t), count);
+    return -1;
+}
+
 static PyObject *py_sort_ids(PyObject *module, PyObject *args)
 {
     Py_buffer table;
@@ -373,12 +384,8 @@ static PyObject *py_unique_ids(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "y*nnny*:unique_ids", &table, &offset, &stride, &count, &order))
         return NULL;
-    if (take_ids(&table, offset, stride, count, &ids) || check_words(&order))
+    if (take_ids(&table, offset, stride, count, &ids) || check_order(&order, count))
         goto done;
-    if (order.len / (Py_ssize_t)sizeof(uint32_t) != count) {
-        PyErr_Format(PyExc_ValueError, "an order of %zd for %zd ids", order.len / (Py_ssize_t)sizeof(uint32_t), count);
-        goto done;
-    }
     /* Twice through the table is quicker than moving what may be a few hundred megabytes into a bytes object of the right size. */
     Py_ssize_t different;
     Py_BEGIN_ALLOW_THREADS
@@ -411,12 +418,8 @@ static PyObject *py_first_positions(PyObject *module, PyObject *args)
     (void)module;
     if (!PyArg_ParseTuple(args, "y*nnny*:first_positions", &table, &offset, &stride, &count, &order))
         return NULL;
-    if (take_ids(&table, offset, stride, count, &ids) || check_words(&order))
+    if (take_ids(&table, offset, stride, count, &ids) || check_order(&order, count))
         goto done;
-    if (order.len / (Py_ssize_t)sizeof(uint32_t) != count) {
-        PyErr_Format(PyExc_ValueError, "an order of %zd for %zd ids", order.len / (Py_ssize_t)sizeof(uint32_t), count);
-        goto done;
-    }
     positions = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint32_t));
     if (!positions)
         goto done;
