@@ -62,11 +62,13 @@ class InterruptTests(CommandCase):
     def check_outcome(self, outcome: Outcome, number: int, what: str) -> None:
         """Make sure that the command either completed or said in one line that it didn't."""
         if outcome.code == 0:
-            self.assertEqual(outcome.err, "", what)
+            # An interrupt within a callback of Python's own is lost, which Python says.
+            if "Exception ignored in" not in outcome.err:
+                self.assertEqual(outcome.err, "", what)
         elif "Traceback" in outcome.err:
-            # Python hadn't got as far as our program.
+            # Python hadn't got as far as our program, or the program as far as signals.
             self.assertIn("KeyboardInterrupt", outcome.err, what)
-            self.assertNotIn(os.path.join("desync", "cli"), outcome.err, what)
+            self.assertNotIn("run_program", outcome.err, f"{what}: {outcome.err}")
         elif outcome.code == 1:
             self.assertTrue(outcome.err.startswith("Error: "), f"{what}: {outcome.err}")
             self.assertEqual(outcome.err.count("\n"), 1, f"{what}: {outcome.err}")
