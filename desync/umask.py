@@ -32,3 +32,8 @@ START: Final = _current()
 def file_mode(mode: int) -> int:
     """Give the mode that a new file gets if `mode` is asked for."""
     return mode & ~START
+
+
+def is_unchanged() -> bool:
+    """Tell whether new files still get the modes of :func:`file_mode` by themselves."""
+    return _current() == START

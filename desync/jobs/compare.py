@@ -12,6 +12,7 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from desync import umask
 from desync.assembly.runs import RUN_BYTES
 from desync.chunking.digests import Digest
 from desync.errors import FileError
@@ -111,7 +112,9 @@ class CompareWorker:
         self._digest = Digest.named(settings["digest"])
         store = settings["store"]
         self._store = (
-            LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+            LocalFiles.from_settings(store, set_modes=not umask.is_unchanged())
+            if store is not None
+            else None
         )
         # The largest size that the index allows is no reason to compute the null chunk's id beyond
         # what chunks usually have.

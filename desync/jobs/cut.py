@@ -17,6 +17,7 @@ import struct
 from array import array
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from desync import umask
 from desync.chunking import kernels
 from desync.chunking.digests import Digest
 from desync.chunking.sizes import ChunkSizes
@@ -141,7 +142,9 @@ class CutWorker:
         self._null = (self._sizes.max, self._digest.null_id(self._sizes.max))
         store = settings["store"]
         self._store = (
-            LocalFiles.from_settings(store, set_modes=False) if store is not None else None
+            LocalFiles.from_settings(store, set_modes=not umask.is_unchanged())
+            if store is not None
+            else None
         )
         self._segment: int = settings["segment"]
         room = min(self._segment + self._sizes.max, self._source.size)

@@ -267,18 +267,18 @@ class LocalFiles:
 
     def has(self, chunk_id: bytes) -> bool:
         """
-        Tell whether a chunk is there in the store's form.
+        Tell whether a chunk is there in the store's form. An empty file isn't one, nor is anything
+        that isn't a file.
 
         :raises StoreError: if the file system can't tell.
         """
         try:
-            os.stat(self.path_of(chunk_id))
+            return _can_be_chunk(os.stat(self.path_of(chunk_id)))
         except FileNotFoundError:
             self._check_there()
             return False
         except OSError as error:
             raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
-        return True
 
     def stored_size(self, chunk_id: bytes) -> int | None:
         """
@@ -289,11 +289,12 @@ class LocalFiles:
         :raises StoreError: if the file system can't tell.
         """
         try:
-            return os.stat(self.path_of(chunk_id)).st_size
+            found = os.stat(self.path_of(chunk_id))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(self.location, f"chunk {chunk_id.hex()}: {_reason(error)}") from None
+        return found.st_size if _can_be_chunk(found) else None
 
     # Writing
 
@@ -309,6 +310,9 @@ class LocalFiles:
         """
         path = self.path_of(chunk_id)
         try:
+            if not _can_be_chunk(os.stat(path)):
+                return False
+            # This comes last, and fails if a prune has just removed what was there.
             os.utime(path)
         except FileNotFoundError:
             return False
@@ -427,7 +431,7 @@ class LocalFiles:
                 return sorted(
                     entry.path
                     for entry in entries
-                    if entry.is_dir() and not entry.name.startswith(".")
+                    if not entry.name.startswith(".") and _is_directory(entry)
                 )
         except OSError as error:
             raise StoreError(self.location, _reason(error)) from None
@@ -459,7 +463,9 @@ class LocalFiles:
         except FileNotFoundError:
             return  # removed since it was listed
         except OSError as error:
-            raise StoreError(self.location, _reason(error)) from None
+            if isinstance(error, PermissionError) and not _has_chunk_name(directory):
+                return  # what is nobody else's business in a store, as a `lost+found` is
+            raise StoreError(self.location, describe_os_error(error, directory)) from None
 
     def remove(self, chunk_id: bytes) -> None:
         """
@@ -575,6 +581,24 @@ def _is_young(found: os.stat_result, min_age: float, now: Callable[[], float]) -
     return min_age > 0 and now() - found.st_mtime < min_age
 
 
+def _can_be_chunk(found: os.stat_result) -> bool:
+    # No chunk is empty. A file is, whose writer's machine lost power before its data was on disk.
+    return found.st_size > 0 and stat.S_ISREG(found.st_mode)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads to itself
+
+
+def _has_chunk_name(directory: str) -> bool:
+    """Tell whether chunks can be directly in a directory, by its name."""
+    name = os.path.basename(directory)
+    return len(name) == 4 and frozenset("0123456789abcdef").issuperset(name)
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or describe_os_error(error)
 
@@ -588,5 +612,11 @@ def _sync_directory(path: str) -> None:
 
 
 def _remove_quietly(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+    try:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    except BaseException:
+        # A signal, and there is no other chance to remove it.
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
