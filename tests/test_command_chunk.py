@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 from desync.chunking.buzhash import cut_length
 from desync.chunking.digests import SHA256, SHA512_256
 from desync.chunking.sizes import ChunkSizes
 
 from .command_case import SIZES, CommandCase, sample
-from .command_line import desync
+from .command_line import command, desync, process_environ
 
 
 class ChunkTests(CommandCase):
@@ -73,6 +74,24 @@ class ChunkTests(CommandCase):
             ((str(self.folder),), "it is a directory"),
         ):
             self.assert_error(desync("chunk", *args), why)
+
+    def test_terminal(self) -> None:
+        """Where the lines go to a terminal no progress is mixed with them."""
+        path = self.write("a", b"data")
+        leader, follower = os.openpty()
+        self.addCleanup(os.close, leader)
+        done = subprocess.run(
+            command("chunk", "--progress=lines", path),
+            stdout=follower,
+            stderr=subprocess.PIPE,
+            env=process_environ(),
+            timeout=60,
+            check=True,
+        )
+        os.close(follower)
+        self.assertEqual(done.stderr, b"")
+        self.assertTrue(os.read(leader, 1000).startswith(b"0\t4\t"))
+        self.assertIn("100.00%", desync("chunk", "--progress=lines", path).err)
 
     def test_shrinking(self) -> None:
         """A file that shrinks meanwhile is an error; what was printed before is right."""

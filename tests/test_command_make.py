@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,15 @@ class BadLuckTests(CommandCase):
 
         self.meddle(on_change=kill_all)
         self.assert_error(desync(*arguments), "a worker process ended", "SIGKILL")
+        self.assert_nothing_written()
+
+    def test_no_workers(self) -> None:
+        """If no worker can be started there is an error, and no index."""
+        arguments = self.start(50 << 20)
+        self.patch(sys, "executable", self.path("nothing"))
+        self.assert_error(desync(*arguments), "a worker process can't be started")
+        self.patch(sys, "executable", "/bin/false")
+        self.assert_error(desync(*arguments), "a worker process ended before it had started")
         self.assert_nothing_written()
 
     def record_crews(self) -> list[pool_module.Crew]:

@@ -11,7 +11,7 @@ from .flags import INTEGER, STRINGS
 from .indexes import read_index
 from .invocation import Invocation
 from .running import run
-from .storing import check_not_same, sync_flag
+from .storing import check_not_same, progress_beside_output, sync_flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,16 +56,18 @@ def cat(
     from desync.operations.cat import cat
     from desync.workers.pool import pool_size
 
+    progress = invocation.progress if output else progress_beside_output(invocation)
+
     def stream(write: Callable[[memoryview], object]) -> None:
         if files is not None:
             threads = pool_size(invocation.concurrency)
-            run(cat(parsed, files, write, invocation.progress, offset, length, threads))
+            run(cat(parsed, files, write, progress, offset, length, threads))
             return
         from .layered import Layered, run_layered
 
         async def work(session: Layered) -> None:
             source = session.downloads(store, cache)
-            await cat(parsed, source, write, invocation.progress, offset, length)
+            await cat(parsed, source, write, progress, offset, length)
 
         run_layered(invocation, work)
 

@@ -8,7 +8,13 @@ from .command import argument, command, concurrency_flag, flag
 from .flags import UNSIGNED
 from .invocation import Invocation
 from .running import run
-from .storing import LEAST_TO_CUT, chunk_size_flag, size_of, start_pool
+from .storing import (
+    LEAST_TO_CUT,
+    chunk_size_flag,
+    progress_beside_output,
+    size_of,
+    start_pool,
+)
 
 
 @command(
@@ -39,4 +45,5 @@ def chunk(invocation: Invocation, file: str, chunk_size: str, start: int) -> Non
         def write(lines: str) -> None:
             invocation.out.write(lines.encode("ascii"))
 
-        run(chunk(file, sizes, invocation.digest, pool, invocation.progress, write, start))
+        progress = progress_beside_output(invocation)
+        run(chunk(file, sizes, invocation.digest, pool, progress, write, start))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from desync.config import StoreOptions
     from desync.formats.ids import ChunkIds
+    from desync.progress import Progress
     from desync.workers.pool import Pool
 
     from .invocation import Invocation
@@ -101,6 +102,13 @@ def writing_options(invocation: Invocation, level: int | None) -> Callable[[str]
         return invocation.store_options(location)._replace(compression_level=level)
 
     return options
+
+
+def progress_beside_output(invocation: Invocation) -> Progress:
+    """Give what shows progress: nothing if the results go to a terminal, where both would mix."""
+    from desync.progress import Progress
+
+    return Progress() if invocation.out.isatty() else invocation.progress
 
 
 def start_pool(pool: Pool, size: int, least: int = 1 << 20) -> None:
