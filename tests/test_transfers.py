@@ -18,9 +18,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from desync.assembly import fetch
 from desync.assembly.fetch import ChunkDownloads
 from desync.assembly.pending import Pending
 from desync.assembly.upload import ChunkUploads
+from desync.assembly.writing import copy_within
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
 from desync.errors import ChunkInvalid, ChunkMissing, DesyncError, FileError
@@ -173,6 +175,43 @@ class ExtractTests(Transfers):
             held.go()
         self.failureResultOf(running, CancelledError)
         self.assertFalse(os.path.exists(target))
+
+    def test_cancelling_waits_for_copying(self) -> None:
+        """Nor does it before a thread that copies what repeats has let go of it."""
+        held = Held()
+
+        def in_thread(function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+            return (held if function is copy_within else at_once)(function, *args)
+
+        extracting = self.extract(self.filled(), self.mktemp(), in_thread)
+        self.assertEqual(len(held.waiting), 1)
+        extracting.cancel()
+        self.assertNoResult(extracting)
+        held.go()
+        self.failureResultOf(extracting, CancelledError)
+        self.assertEqual(held.waiting, [])
+
+    def test_a_target_that_cannot_be_written(self) -> None:
+        """What the system says against writing the file is told with the file's name."""
+        target = self.mktemp()
+
+        def refuse(descriptor: int, *more: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        def truncated(descriptor: int, *more: Any) -> None:
+            os.truncate(descriptor, 0)
+            copy_within(descriptor, *more)
+
+        for function, instead, why in (
+            ("write_all", refuse, "No space left on device"),
+            ("copy_within", refuse, "No space left on device"),
+            ("copy_within", truncated, "it was truncated while it was being written"),
+        ):
+            patch = self.patch(fetch, function, instead)
+            failure = self.failureResultOf(self.extract(self.filled(), target), FileError)
+            patch.restore()
+            self.assertEqual(str(failure.value), f"{target}: {why}")
+            self.assertFalse(os.path.exists(target))
 
     def test_back_pressure(self) -> None:
         """A store hands over no more chunks while a batch is still being written."""

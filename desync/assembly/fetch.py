@@ -55,6 +55,7 @@ class ChunkDownloads:
         :param descriptor: open for reading and writing.
         :param tracker: told of chunks that were fetched.
         :raises ChunkMissing: if the store doesn't have a chunk.
+        :raises OSError, EOFError: if the file can't be written, or is truncated meanwhile.
         :raises: whatever fetching a chunk failed with.
         """
         sink = _Writer(plan, descriptor, self._in_thread, tracker)
@@ -73,8 +74,11 @@ class ChunkDownloads:
             raise RuntimeError(
                 f"{sink.written} of {plan.totals.fetched_chunks} chunks were delivered"
             )
-        for copy in plan.copies():
-            await self._in_thread(copy_within, descriptor, *copy)
+        try:
+            for copy in plan.copies():
+                await sink.pending.watch(self._in_thread(copy_within, descriptor, *copy))
+        finally:
+            await sink.pending.settled()
 
     async def stream(
         self, index: Index, first: int, stop: int, take: Callable[[bytes], object]

@@ -87,7 +87,12 @@ async def extract(
                 await pool.run(job)
                 job.check_complete()
             else:
-                await source.fetch(plan, out.fileno(), tracker)
+                try:
+                    await source.fetch(plan, out.fileno(), tracker)
+                except EOFError as error:
+                    raise FileError(target, str(error)) from None
+                except OSError as error:
+                    raise FileError(target, error.strerror or describe_os_error(error)) from None
     totals = plan.totals
     return Extracted(
         chunks_total=len(index),
