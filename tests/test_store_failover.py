@@ -117,6 +117,16 @@ class FailoverTests(SynchronousTestCase):
         self.assertEqual(self.active(), "b")
         self.assertEqual(self.members[2].calls, [])
 
+    def test_late_failure(self) -> None:
+        """An operation that fails on a store that others gave up before moves nothing."""
+        self.members[0].hold()
+        slow = self.group.get(self.chunks[0].chunk_id)
+        self.members[0].fail_next(StoreError("a", "it is down"))
+        self.group._active = 2
+        self.members[0].release()
+        self.assertEqual(self.successResultOf(slow).plain, self.chunks[0].plain)
+        self.assertEqual((self.active(), self.members[1].calls), ("c", []))
+
     def test_each_store_once(self) -> None:
         """An operation tries no store twice and skips none, however others move on meanwhile."""
         self.break_down(0, 1)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from desync.chunking.digests import SHA256
 from desync.errors import ChunkInvalid, StoreError
+from desync.formats.chunk import Chunk
 from desync.formats.ids import ChunkIds
 from desync.formats.stored import chunk_name
 from desync.interfaces import IBatch, ILocalFiles
@@ -160,6 +161,17 @@ class LocalStoreTests(SynchronousTestCase):
         self.failureResultOf(running, CancelledError)
         self.threads.advance()
         self.assertTrue(self.files.has(chunk.chunk_id))
+
+    def test_put_unverified(self) -> None:
+        """A thread verifies a chunk of its own: the caller's isn't touched from there."""
+        form = self.files.form
+        plain = sample_chunk().plain
+        chunk = Chunk(sample_chunk().chunk_id, stored=form.encode(plain), form=form)
+        running = self.store.put(chunk)
+        self.threads.advance()
+        self.successResultOf(running)
+        self.assertFalse(chunk.verified)
+        self.assertEqual(self.files.get(chunk.chunk_id).plain, plain)
 
     def test_skip_verify(self) -> None:
         """A store that skips verification hands out what it has, one or many at a time."""

@@ -119,6 +119,28 @@ class GuardTests(SynchronousTestCase):
         self.successResultOf(running)
         self.assertEqual(sink.violations, [])
 
+    def test_canceled_within(self) -> None:
+        """A transfer that the sink cancels ends then, whatever the sink asks it to wait for."""
+        ended: list[type[BaseException]] = []
+        begin: Deferred[None] = Deferred()
+
+        def react(batch: object) -> Deferred[None]:
+            running.cancel()
+            return Deferred()
+
+        async def transfer(guard: Guard) -> None:
+            await begin
+            try:
+                await guard.deliver(sample_chunks(1))
+            except CancelledError as error:
+                ended.append(type(error))
+                raise
+
+        running = guarded(CollectingSink(react), transfer)
+        begin.callback(None)
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual(ended, [CancelledError])
+
     def test_failure_for_all(self) -> None:
         """When the sink fails, those who wait for their turn stop for the same reason."""
         ready: Deferred[None] = Deferred()
