@@ -13,65 +13,43 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import statistics
-import tarfile
+import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
 
+from benchmarks import data
 from desync.chunking import kernels
 from desync.chunking.sizes import ChunkSizes
 
 SEGMENT = 8 << 20
 ROUNDS = 7
+SIZES = ChunkSizes.DEFAULT
 PORTABLE_SIZE = 4 << 20
 """Plain Python is a hundred times as slow, so it gets less to do."""
 
 
-class _Full(Exception):
-    pass
+def content_of(directory: str, size: int) -> bytes:
+    """A tar of a directory, cut or filled up to a size in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "image")
+        data.image(path, size, directory)
+        with open(path, "rb") as file:
+            return file.read()
 
 
-class _Sink(io.RawIOBase):
-    """Takes so many bytes, then stops the one who writes."""
-
-    def __init__(self, size: int) -> None:
-        self.data = bytearray()
-        self._size = size
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:
-        self.data += data
-        if len(self.data) >= self._size:
-            raise _Full
-        return len(data)
-
-
-def tar_of(directory: str, size: int) -> bytes:
-    """The first ``size`` bytes of a tar of a directory; fewer if it has no more."""
-    sink = _Sink(size)
-    try:
-        with tarfile.open(fileobj=sink, mode="w|") as tar:  # type: ignore[call-overload]
-            tar.add(directory)
-    except _Full:
-        pass
-    return bytes(sink.data[:size])
-
-
-def cut(kernel_set: kernels.KernelSet, data: bytes, sizes: ChunkSizes) -> array[int]:
+def cut(kernel_set: kernels.KernelSet, content: bytes, sizes: ChunkSizes) -> array[int]:
     """The ends of all chunks, found segment by segment."""
     all_ends = array("I")
     start = 0
     room = array("I", bytes(4 * (SEGMENT // sizes.min + 2)))
-    while start < len(data):
+    while start < len(content):
         base = start - start % SEGMENT
-        end = min(base + SEGMENT + sizes.max, len(data))
-        final = end == len(data)
-        count = kernel_set.find_cuts(data, start, base + SEGMENT, end, final, sizes, room)
+        end = min(base + SEGMENT + sizes.max, len(content))
+        final = end == len(content)
+        count = kernel_set.find_cuts(content, start, base + SEGMENT, end, final, sizes, room)
         all_ends += room[:count]
         start = all_ends[-1]
     return all_ends
@@ -98,12 +76,19 @@ def speed(work: Callable[[], object], size: int, rounds: int = ROUNDS) -> float:
     return size / statistics.median(times) / 1e9
 
 
-def hash_one_by_one(data: bytes, ends: array[int]) -> None:
-    view = memoryview(data)
+def hash_one_by_one(content: bytes, ends: array[int]) -> None:
+    """SHA-512/256 of each chunk by hashlib."""
+    view = memoryview(content)
     start = 0
     for end in ends:
         hashlib.new("sha512_256", view[start:end]).digest()
         start = end
+
+
+def hash_batches(kernel_set: kernels.KernelSet, content: bytes, ends: array[int]) -> None:
+    """SHA-512/256 of each chunk, a segment's chunks at a time."""
+    for start, some in batches(ends):
+        kernel_set.hash_ranges(content, start, some, len(some))
 
 
 def main() -> None:
@@ -113,50 +98,34 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="MiB of each kind of data")
     arguments = parser.parse_args()
     size = arguments.size << 20
+    native = {name: kernels.named(name) for name in kernels.available() if name != "portable"}
+    portable = kernels.named("portable")
+    best = kernels.named("auto")
     inputs = {
-        "tar": tar_of(arguments.directory, size),
+        "tar": content_of(arguments.directory, size),
         "random": os.urandom(size),
         # A zero page is one page for all; written to, it is memory like any other.
         "zeros": bytes(bytearray(size)),
     }
-    sizes = ChunkSizes.DEFAULT
+    ends = {name: cut(best, content, SIZES) for name, content in inputs.items()}
+
+    def row(title: str, work: Callable[[bytes, array[int]], object], size: int = size) -> None:
+        rounds = ROUNDS if size == len(inputs["tar"]) else 1
+        speeds = [
+            speed(lambda c=content[:size], e=ends[name]: work(c, e), size, rounds)  # type: ignore[misc]
+            for name, content in inputs.items()
+        ]
+        print(f"{title:28}" + "".join(f"{each:9.3f}" for each in speeds), flush=True)
+
     print(kernels.describe())
     print(f"{'GB/s of one core':28}" + "".join(f"{name:>9}" for name in inputs))
-
-    def row(title: str, measure: Callable[[bytes], float]) -> None:
-        print(f"{title:28}" + "".join(f"{measure(data):9.2f}" for data in inputs.values()))
-
-    every = {name: kernels.named(name) for name in kernels.available()}
-    native = {name: each for name, each in every.items() if name != "portable"}
-    best = every[kernels.available()[-1]]
-    ends_of = {id(data): cut(best, data, sizes) for data in inputs.values()}
     for name, each in native.items():
-        row(f"cuts, {name}", lambda data, k=each: speed(lambda: cut(k, data, sizes), len(data)))  # type: ignore[misc]
-    row(
-        "cuts, portable Python",
-        lambda data: speed(
-            lambda: cut(every["portable"], data[:PORTABLE_SIZE], sizes),
-            len(data[:PORTABLE_SIZE]),
-            1,
-        ),
-    )
-    row(
-        "sha512-256, OpenSSL",
-        lambda data: speed(lambda: hash_one_by_one(data, ends_of[id(data)]), len(data)),
-    )
+        row(f"cuts, {name}", lambda content, _, k=each: cut(k, content, SIZES))  # type: ignore[misc]
+    row("cuts, portable", lambda content, _: cut(portable, content, SIZES), PORTABLE_SIZE)
+    row("sha512-256, OpenSSL", hash_one_by_one)
     for name, each in native.items():
-        row(
-            f"sha512-256, {name}",
-            lambda data, k=each: speed(  # type: ignore[misc]
-                lambda: [
-                    k.hash_ranges(data, start, ends, len(ends))
-                    for start, ends in batches(ends_of[id(data)])
-                ],
-                len(data),
-            ),
-        )
-    row("sha256, OpenSSL", lambda data: speed(lambda: hashlib.sha256(data).digest(), len(data)))
-    row("zeros told from others", lambda data: speed(lambda: best.is_zero(data), len(data)))
+        row(f"sha512-256, {name}", lambda c, e, k=each: hash_batches(k, c, e))  # type: ignore[misc]
+    row("sha256, OpenSSL", lambda content, _: hashlib.sha256(content).digest())
 
 
 if __name__ == "__main__":
