@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _CHUNKS: Final = 32
 _BYTES: Final = 2 << 20
 
+#: Where single chunks are larger than that: bytes beyond which no third batch is begun.
+_AHEAD: Final = 32 << 20
+
 
 def read_local(
     index: Index, stores: Sequence[LocalFiles], first: int, stop: int, threads: int
@@ -34,7 +37,8 @@ def read_local(
     :param stores: asked in turn for each chunk.
     :param first: the position of the first chunk.
     :param stop: the position after the last.
-    :param threads: how many read ahead; twice as many batches of 2 MiB are in memory at the most.
+    :param threads: how many read ahead; twice as many batches of 2 MiB, or two chunks that are
+        larger, are in memory at the most.
     :returns: the chunks' plain bytes, some at a time, in order.
     :raises ChunkMissing, ChunkInvalid, StoreError: as the stores do.
     """
@@ -56,15 +60,34 @@ def read_local(
         return buffers
 
     ahead: deque[Future[list[bytes]]] = deque()
+    sizes: deque[int] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="desync-read")
+
+    def submit(begin: int, end: int) -> Future[list[bytes]]:
+        try:
+            return pool.submit(read, begin, end)
+        except RuntimeError:
+            # No thread can be started, for lack of memory or by a limit: this one does it.
+            done: Future[list[bytes]] = Future()
+            done.set_result(read(begin, end))
+            return done
+
+    def take() -> list[bytes]:
+        sizes.popleft()
+        return ahead.popleft().result()
+
     try:
         for begin, end in runs_of(
             index, first=first, stop=stop, most_chunks=_CHUNKS, most_bytes=_BYTES
         ):
-            ahead.append(pool.submit(read, begin, end))
+            size = index.end(end - 1) - index.start(begin)
+            while len(ahead) > 1 and sum(sizes) + size > _AHEAD:
+                yield take()
+            ahead.append(submit(begin, end))
+            sizes.append(size)
             if len(ahead) > 2 * threads:
-                yield ahead.popleft().result()
+                yield take()
         while ahead:
-            yield ahead.popleft().result()
+            yield take()
     finally:
         pool.shutdown(cancel_futures=True)

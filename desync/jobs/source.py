@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from desync.errors import FileError, InputChanged, describe_os_error
 
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from desync.formats.index import Index
 
 
+#: How the names of standard input and the like begin that mean another file in each process.
+_OF_THIS_PROCESS: Final = ("/dev/stdin", "/dev/fd/", "/proc/self/", "/proc/thread-self/")
+
+
 class SourceFile:
     """
     A regular file or block device, open for reading.
 
+    :param shown: how errors name it; its path if None.
     :ivar size: its size in bytes at the time it was opened.
     :ivar is_device: whether it is a block device.
     :raises FileError: if it can't be opened, or is neither.
     """
 
-    def __init__(self, path: str | bytes) -> None:
-        self.path = os.fsdecode(path)
+    def __init__(self, path: str | bytes, shown: str | None = None) -> None:
+        self.path = os.fsdecode(path) if shown is None else shown
         try:
             # Not to wait for whoever might write to what turns out to be a pipe.
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -67,7 +72,16 @@ class SourceFile:
 
     def settings(self) -> dict[str, Any]:
         """Give what a worker needs to open the same file: see :meth:`reopen`."""
-        return {"path": os.fsencode(self.path), "identity": self._identity, "size": self.size}
+        path = self.path
+        if path.startswith(_OF_THIS_PROCESS) and not self.is_device:
+            # It leads to what this process has open, and in another one to something else.
+            path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
+        return {
+            "path": os.fsencode(path),
+            "shown": self.path,
+            "identity": self._identity,
+            "size": self.size,
+        }
 
     @classmethod
     def reopen(cls, settings: dict[str, Any]) -> SourceFile:
@@ -76,7 +90,7 @@ class SourceFile:
 
         :raises InputChanged: if another one is there now, or it has another size.
         """
-        source = cls(settings["path"])
+        source = cls(settings["path"], settings["shown"])
         if source._identity != tuple(settings["identity"]) or source.size != settings["size"]:
             source.close()
             raise InputChanged(

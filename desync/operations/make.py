@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -118,5 +117,6 @@ async def _store_again(
 
 
 def _flags(source: SourceFile, digest: Digest) -> int:
-    head = os.pread(source.descriptor, min(_HEAD, source.size), 0)
-    return feature.blob_flags(digest, head)
+    head = bytearray(min(_HEAD, source.size))
+    source.read_into(memoryview(head), 0)
+    return feature.blob_flags(digest, bytes(head))
