@@ -96,6 +96,7 @@ class MemoryTests(CommandCase):
         self.patch(reading, "_BYTES", 1)
         self.patch(reading, "_AHEAD", 1)
         begun: list[int] = []
+
         def count(*arguments: object) -> None:
             begun.append(1)
             verify(*arguments)  # type: ignore[arg-type]
