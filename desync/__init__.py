@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from desync.assembly.upload import ChunkUploads
     from desync.chunking.digests import SHA256, SHA512_256, Digest
     from desync.chunking.sizes import ChunkSizes
-    from desync.cli.running import run
     from desync.config import Config
     from desync.formats.chunk import Chunk
     from desync.formats.ids import ChunkIds, parse_id
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from desync.operations.verify_index import verify_index
     from desync.options import StoreOptions
     from desync.progress import Progress, Tracker
+    from desync.running import run
     from desync.stores.cache import Cache
     from desync.stores.failover import Failover
     from desync.stores.index_files import read_index, write_index
@@ -105,7 +105,7 @@ _HOMES = {
     "assembly.upload": "ChunkUploads",
     "chunking.digests": "SHA256 SHA512_256 Digest",
     "chunking.sizes": "ChunkSizes",
-    "cli.running": "run",
+    "running": "run",
     "config": "Config",
     "formats.chunk": "Chunk",
     "formats.ids": "ChunkIds parse_id",

@@ -23,11 +23,11 @@ import time
 from desync.assembly.plan import Plan
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
-from desync.cli.running import run
 from desync.formats.index import Index, IndexBuilder
 from desync.operations.info import info
 from desync.operations.prune import needed_by, prune
 from desync.progress import Progress
+from desync.running import run
 from desync.stores.local_files import LocalFiles
 
 BLOCK = 65536

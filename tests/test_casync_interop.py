@@ -9,10 +9,10 @@ import subprocess
 
 from desync.chunking.digests import Digest
 from desync.chunking.sizes import ChunkSizes
-from desync.cli.running import run
 from desync.formats.index import Index
 from desync.operations.make import make
 from desync.progress import Progress
+from desync.running import run
 from desync.stores.local_files import LocalFiles
 from desync.workers.pool import Pool
 

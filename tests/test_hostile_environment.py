@@ -10,8 +10,8 @@ import subprocess
 import threading
 
 from desync.assembly import reading
+from desync.assembly.local_chunks import verify
 from desync.assembly.reading import read_local
-from desync.jobs.rebuild import verify
 
 from .command_case import CommandCase, sample
 from .command_line import Outcome, command, desync_process, process_environ

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from desync.assembly.replace import replacing
+from desync.replace import replacing
 
 from .command_case import CommandCase, as_nobody, sample
 from .command_line import Outcome, desync, desync_process

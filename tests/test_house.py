@@ -16,12 +16,7 @@ from .command_line import ROOT
 PACKAGE = ROOT / "desync"
 
 # What points up all the same, and why. This only shrinks.
-EXCEPTIONS = {
-    # What reads and checks chunks is shared with the job; it belongs to assembly.
-    ("assembly/reading.py", "jobs"),
-    # Indexes are replaced as a whole, as targets are.
-    ("stores/index_files.py", "assembly"),
-}
+EXCEPTIONS: set[tuple[str, str]] = set()
 
 
 def rooms() -> list[str]:

@@ -14,12 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from desync.chunking.buzhash import cut_length
 from desync.chunking.digests import SHA256, SHA512_256, Digest
 from desync.chunking.sizes import ChunkSizes
-from desync.cli.running import run
 from desync.errors import FileError, InputChanged
 from desync.jobs.cut import CutJob, CutSegment
 from desync.jobs.source import SourceFile
 from desync.operations.make import Made, make
 from desync.progress import Progress, Tracker
+from desync.running import run
 from desync.stores.local_files import LocalFiles
 from desync.workers.pool import Pool, run_here
 

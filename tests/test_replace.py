@@ -12,8 +12,8 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from desync import umask
-from desync.assembly.replace import replacing
 from desync.errors import FileError
+from desync.replace import replacing
 
 
 class ReplaceTests(SynchronousTestCase):

@@ -11,8 +11,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from desync.assembly.local_chunks import read_from, verify
 from desync.assembly.runs import runs_of
-from desync.jobs.rebuild import read_from, verify
 from desync.stores.local_files import LocalFiles
 
 if TYPE_CHECKING:

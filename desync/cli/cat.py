@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from desync.running import run
+
 from .command import argument, command, flag, store_flags
 from .flags import INTEGER, STRINGS
 from .indexes import read_index
 from .invocation import Invocation
-from .running import run
 from .storing import check_not_same, progress_beside_output, sync_flag
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def cat(
     if output is None:
         stream(invocation.out.write)
         return
-    from desync.assembly.replace import replacing
+    from desync.replace import replacing
 
     with replacing(output, sync=sync) as out:
         stream(out.write)

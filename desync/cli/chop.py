@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import UsageError
+from desync.running import run
 
 from .command import argument, command, flag, store_flags
 from .indexes import read_index
 from .invocation import Invocation
-from .running import run
 from .storing import (
     compression_level_flag,
     ignore_flags,

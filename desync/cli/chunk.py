@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from desync.running import run
+
 from .command import argument, command, concurrency_flag, flag
 from .flags import UNSIGNED
 from .invocation import Invocation
-from .running import run
 from .storing import (
     LEAST_TO_CUT,
     chunk_size_flag,

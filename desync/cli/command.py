@@ -9,7 +9,7 @@ flags and arguments and calls an operation::
     from .command import argument, command, flag, store_flags
     from .flags import BOOLEAN, STRINGS
     from .invocation import Invocation
-    from .running import run
+    from desync.running import run
 
     @command("cat", examples=["desync cat -s /path/to/store file.caibx | sha256sum"])
     @argument("index")
@@ -27,7 +27,7 @@ flags and arguments and calls an operation::
 
 * Import what costs time (operations, stores, zstandard) inside the function or lazily: ``desync cat
   --help`` needs none of it. Twisted is for commands that use the network, and then only through
-  :func:`desync.cli.running.run_with_reactor`.
+  :func:`desync.running.run_with_reactor`.
 * The function gets an :class:`~desync.cli.invocation.Invocation` and its own flags and arguments by
   name: ``str`` for text (file names hold bytes that aren't UTF-8 as surrogates, as everywhere in
   Python), ``None`` where a flag without a default isn't given, ``list[str]`` for STRINGS,

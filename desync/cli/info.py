@@ -7,12 +7,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import FileError, UsageError
+from desync.running import run
 
 from .command import argument, command, flag, store_flags
 from .flags import STRINGS, Kind
 from .indexes import read_index
 from .invocation import Invocation
-from .running import run
 
 if TYPE_CHECKING:
     from desync.formats.chunk_sizes import KnownSizes

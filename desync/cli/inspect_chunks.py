@@ -54,7 +54,7 @@ def inspect_chunks(
         for piece in pieces:
             invocation.out.write(piece.encode("ascii"))
         return
-    from desync.assembly.replace import replacing
+    from desync.replace import replacing
 
     with replacing(output) as out:
         for piece in pieces:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .running import run_with_reactor
+from desync.running import run_with_reactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

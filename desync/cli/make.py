@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from desync.running import run
+
 from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN
 from .indexes import write_index
 from .invocation import Invocation
-from .running import run
 from .storing import (
     LEAST_TO_CUT,
     check_index_target,

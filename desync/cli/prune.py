@@ -7,12 +7,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import UsageError
+from desync.running import run
 
 from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN, DURATION
 from .indexes import read_index
 from .invocation import Invocation
-from .running import run
 
 if TYPE_CHECKING:
     from desync.stores.pruning import Pruned

@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import UsageError
+from desync.running import run
 
 from .command import command, concurrency_flag, flag
 from .flags import BOOLEAN
 from .invocation import Invocation
-from .running import run
 
 if TYPE_CHECKING:
     from desync.jobs.check import BadChunk

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+from desync.running import run
+
 from .command import argument, command, store_flags
 from .indexes import read_index
 from .invocation import Invocation
-from .running import run
 from .storing import start_pool
 
 

@@ -14,9 +14,10 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from desync.assembly.local_chunks import read_from, verify
 from desync.assembly.writing import copy_within, write_all
 from desync.chunking.digests import Digest
-from desync.errors import ChunkInvalid, ChunkMissing, FileError, describe_os_error
+from desync.errors import FileError, describe_os_error
 from desync.stores.local_files import LocalFiles
 
 if TYPE_CHECKING:
@@ -180,47 +181,3 @@ class RebuildWorker:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-
-def read_from(stores: Sequence[LocalFiles], chunk_id: bytes, size: int) -> tuple[bytes, LocalFiles]:
-    """
-    Read a chunk's plain bytes from the first store that has it. The length is checked, the digest
-    is not.
-
-    :returns: the bytes, and the store that had them.
-    :raises ChunkMissing: if no store has it.
-    :raises ChunkInvalid, StoreError: from the first store that didn't just lack it.
-    """
-    for store in stores:
-        try:
-            return store.read_plain(chunk_id, size), store
-        except ChunkMissing:
-            if len(stores) == 1:
-                raise
-    raise ChunkMissing(chunk_id)
-
-
-def verify(
-    digest: Digest,
-    buffers: Sequence[bytes],
-    ids: bytes,
-    which: Sequence[tuple[int, LocalFiles]],
-) -> None:
-    """
-    Check chunks against their ids, all at once.
-
-    :param ids: packed, in the order of the buffers.
-    :param which: the positions to check, and the store that each came from.
-    :raises ChunkInvalid: for the first that isn't what its id says.
-    """
-    if len(which) == len(buffers):
-        found = digest.ids_of_buffers(buffers)
-        if found == ids:
-            return
-    else:
-        found = digest.ids_of_buffers([buffers[position] for position, _ in which])
-    for number, (position, store) in enumerate(which):
-        chunk_id = ids[32 * position : 32 * position + 32]
-        actual = found[32 * number : 32 * number + 32]
-        if actual != chunk_id:
-            raise ChunkInvalid(chunk_id, f"its {digest.name} is {actual.hex()}", store.location)

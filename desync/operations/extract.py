@@ -8,9 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from desync.assembly.plan import Plan
-from desync.assembly.replace import replacing
 from desync.errors import FileError, describe_os_error
 from desync.jobs.rebuild import RebuildJob
+from desync.replace import replacing
 
 if TYPE_CHECKING:
     from desync.assembly.fetch import ChunkDownloads

@@ -13,9 +13,9 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
-from desync.assembly.replace import replacing
 from desync.errors import FileError, IndexMissing, StoreError, UsageError
 from desync.formats.index import HEADER_SIZE, INDEX_TYPE, TABLE_START, Index
+from desync.replace import replacing
 
 if TYPE_CHECKING:
     from desync.chunking.digests import Digest
@@ -108,7 +108,7 @@ def write_index(
     """
     Write an index file, or to standard output if the path is ``-``.
 
-    The file is replaced as a whole: see :func:`desync.assembly.replace.replacing`.
+    The file is replaced as a whole: see :func:`desync.replace.replacing`.
 
     :raises StoreError: if it can't be written; then the old one, if any, is still there.
     """

@@ -34,7 +34,7 @@ class LocalIndexStore:
     :param location: how messages name the store; its path if None.
     :param digest: the algorithm that ids must be made with; either, if None.
     :param sync: whether an index is on the disk when it is put: see
-        :func:`desync.assembly.replace.replacing`.
+        :func:`desync.replace.replacing`.
     :raises StoreError: if it isn't a directory.
     """
 

@@ -1,6 +1,6 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Tests for desync.cli.running."""
+"""Tests for desync.running."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from desync.cli.running import run, run_with_reactor
 from desync.errors import DesyncError, Interrupted, StoreError
+from desync.running import run, run_with_reactor
 
 from .command_line import process_environ
 
@@ -196,7 +196,7 @@ class RunWithReactorTests(SynchronousTestCase):
         script = """
 import os, signal
 from twisted.internet.defer import Deferred
-from desync.cli.running import run_with_reactor
+from desync.running import run_with_reactor
 from desync.errors import Interrupted
 
 async def operation(reactor):
