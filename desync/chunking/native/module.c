@@ -67,10 +67,10 @@ static PyObject *py_hash_kernel(PyObject *module, PyObject *args)
     return PyUnicode_FromString(name);
 }
 
-/* A buffer of 32-bit numbers: complain if it can't be one. */
+/* A buffer of 32-bit numbers: complain if it can't be one. (An empty array is nowhere in particular.) */
 static int check_words(const Py_buffer *view)
 {
-    if (view->len % sizeof(uint32_t) == 0 && (uintptr_t)view->buf % _Alignof(uint32_t) == 0)
+    if (view->len % sizeof(uint32_t) == 0 && (view->len == 0 || (uintptr_t)view->buf % _Alignof(uint32_t) == 0))
         return 0;
     PyErr_SetString(PyExc_ValueError, "not a buffer of 32-bit numbers");
     return -1;
