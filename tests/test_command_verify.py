@@ -60,7 +60,7 @@ class VerifyTests(CommandCase):
             self.assertTrue(outcome.text.startswith(begin), (what, outcome.text))
             self.assertEqual(outcome.text.count("\n"), 1)
             self.assertEqual(outcome.err, f"{self.count} chunks checked, 1 invalid, 0 removed\n")
-            self.assertTrue(self.files().has(chunk_id))
+            self.assertTrue(os.path.exists(self.files().path_of(chunk_id)))
 
     def test_repair(self) -> None:
         """Repair removes what is bad, says so, and that's it."""
