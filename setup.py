@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from glob import glob
 
 from setuptools import Extension, setup
@@ -18,13 +19,15 @@ except ImportError:
 
 NATIVE = "desync/chunking/native"
 
-# The stable ABI of Python 3.11, where it began to have buffers.
+# The stable ABI of Python 3.11, where it began to have buffers. Free-threaded Python has none yet.
+STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
 EXTENSION = Extension(
     "desync.chunking._native",
     sources=sorted(glob(f"{NATIVE}/*.c")),
     depends=sorted(glob(f"{NATIVE}/*.h")),
-    define_macros=[("Py_LIMITED_API", "0x030b0000")],
-    py_limited_api=True,
+    define_macros=[("Py_LIMITED_API", "0x030b0000")] if STABLE else [],
+    py_limited_api=STABLE,
     # Without a compiler or headers the package installs all the same, and its portable code runs.
     optional=True,
     extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3", "-fvisibility=hidden"],
@@ -39,10 +42,10 @@ if bdist_wheel is not None:
         def run(self) -> None:
             self.run_command("build")
             build_ext = self.get_finalized_command("build_ext")
-            if os.path.exists(build_ext.get_ext_fullpath(EXTENSION.name)):
-                self.py_limited_api = "cp311"
-            else:
+            if not os.path.exists(build_ext.get_ext_fullpath(EXTENSION.name)):
                 self.root_is_pure = True
+            elif STABLE:
+                self.py_limited_api = "cp311"
             super().run()
 
     commands["bdist_wheel"] = WheelOfWhatWasBuilt
