@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from desync.formats.ids import ChunkIds
 from desync.stores.local_files import LocalFiles
+from desync.stores.pruning import membership
 
 if TYPE_CHECKING:
     from desync.formats.index import Index
@@ -46,4 +47,4 @@ async def prune(
     if not isinstance(store, LocalFiles):
         return await store.prune(keep, min_age, dry_run)
     with progress.start("", 0, "chunks") as tracker:
-        return store.prune(keep.__contains__, min_age, dry_run=dry_run, pause=tracker.set)
+        return store.prune(membership(keep), min_age, dry_run=dry_run, pause=tracker.set)
