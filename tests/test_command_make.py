@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -277,8 +278,9 @@ class RefusalTests(CommandCase):
             self.assert_error(outcome, store, why, "Permission denied")
         outcome = as_nobody(lambda: desync("make", index, private))
         self.assert_error(outcome, private, "Permission denied")
-        outcome = as_nobody(lambda: desync("make", self.path("b.caibx"), path))
-        self.assert_error(outcome, self.path("b.caibx"), "Permission denied")
+        for index in self.path("a.caibx"), self.path("b.caibx"):  # there, and not there
+            outcome = as_nobody(functools.partial(desync, "make", index, path))
+            self.assert_error(outcome, index, "Permission denied")
 
     def test_subdirectory_without_permission(self) -> None:
         """A subdirectory of the store that can't be written to is an error, not a short index."""

@@ -138,15 +138,17 @@ def check_index_target(location: str) -> None:
     """
     if location == STANDARD or not is_local_index(location):
         return
-    directory, name = os.path.split(location)
-    directory = directory or "."
-    if not name or os.path.isdir(location):
+    target = os.path.realpath(location)
+    directory = os.path.dirname(target)
+    if not os.path.basename(location) or os.path.isdir(target):
         code = errno.EISDIR
     elif not os.path.exists(directory):
         code = errno.ENOENT
     elif not os.path.isdir(directory):
         code = errno.ENOTDIR
-    elif not os.access(directory, os.W_OK | os.X_OK) and not os.path.exists(location):
+    elif os.path.exists(target) and not os.path.isfile(target):
+        return  # a pipe or a device, which isn't replaced
+    elif not os.access(directory, os.W_OK | os.X_OK):
         code = errno.EACCES
     else:
         return
