@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from desync.errors import UsageError
-from desync.formats.index import HEADER_SIZE, INDEX_TYPE, Index
+from desync.formats.index import Index
 from desync.stores import index_files
 from desync.stores.location import parse_location
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .invocation import Invocation
 
 STANDARD = index_files.STANDARD
-
-_MAGIC = HEADER_SIZE.to_bytes(8, "little") + INDEX_TYPE.to_bytes(8, "little")
 
 
 def is_local_index(location: str) -> bool:
@@ -47,11 +45,13 @@ def read_index(invocation: Invocation, location: str) -> Index:
     _check(invocation, location)
     if location != STANDARD:
         return index_files.read_index(location, invocation.digest)
-    # The head first: whatever is piped in by mistake may not have an end.
-    data = invocation.stdin.read(HEADER_SIZE)
-    if data.startswith(_MAGIC):
-        data += invocation.stdin.read()
-    return Index.parse(data, STANDARD_INPUT, invocation.digest)
+
+    def readinto(view: memoryview) -> int:
+        data = invocation.stdin.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    return Index.parse(index_files.read_bytes(readinto), STANDARD_INPUT, invocation.digest)
 
 
 def write_index(invocation: Invocation, location: str, index: Index, *, sync: str = "end") -> None:

@@ -13,11 +13,21 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
+from desync.chunking import kernels
 from desync.errors import FileError, IndexMissing, StoreError, UsageError
-from desync.formats.index import HEADER_SIZE, INDEX_TYPE, TABLE_START, Index
+from desync.formats.index import (
+    CHUNK_SIZE_LIMIT,
+    HEADER_SIZE,
+    INDEX_TYPE,
+    ITEM_SIZE,
+    TABLE_START,
+    Index,
+)
 from desync.replace import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from desync.chunking.digests import Digest
 
 #: Names standard input where an index is read, standard output where one is written.
@@ -25,6 +35,13 @@ STANDARD: Final = "-"
 
 _MAGIC: Final = struct.pack("<2Q", HEADER_SIZE, INDEX_TYPE)
 _STEP: Final = 1 << 24
+
+#: Bytes after which is looked whether it is still an index that is read; then at four times as
+#: many, and so on.
+_CHECK: Final = 1 << 26
+
+#: A file's size is believed up to this many bytes before they have been read.
+_LARGEST_GUESS: Final = 1 << 30
 _CONTROLS: Final = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
@@ -55,7 +72,7 @@ def read_index(path: str, digest: Digest | None = None, shown: str | None = None
     """
     Read an index file, or standard input if the path is ``-``.
 
-    A file that doesn't begin as an index does is not read any further, however large it is.
+    What isn't an index is not read any further than it takes to see that: see :func:`read_bytes`.
 
     :param digest: the algorithm that its ids must be made with; either, if None.
     :param shown: how messages name it; the path if None.
@@ -67,7 +84,9 @@ def read_index(path: str, digest: Digest | None = None, shown: str | None = None
     try:
         descriptor = 0 if path == STANDARD else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = _read_all(descriptor, shown)
+            data = read_bytes(
+                lambda view: os.readv(descriptor, [view]), os.fstat(descriptor).st_size
+            )
         finally:
             if path != STANDARD:
                 os.close(descriptor)
@@ -78,28 +97,44 @@ def read_index(path: str, digest: Digest | None = None, shown: str | None = None
     return Index.parse(data, shown, digest)
 
 
-def _read_all(descriptor: int, shown: str) -> bytes | bytearray:
-    head = b""
-    while len(head) < TABLE_START:
-        more = os.read(descriptor, TABLE_START - len(head))
-        if not more:
-            return head
-        head += more
-    if not head.startswith(_MAGIC):
-        return head  # whose parsing says what is wrong with it
-    # The size is a hint: a pipe has none, and a file may be growing.
-    data = bytearray(max(os.fstat(descriptor).st_size + 1, 2 * TABLE_START))
-    data[:TABLE_START] = head
-    length = TABLE_START
+def read_bytes(readinto: Callable[[memoryview], int], size: int = 0) -> bytearray:
+    """
+    Read the bytes of an index file, for :meth:`desync.formats.index.Index.parse`.
+
+    What doesn't begin as an index does is not read any further, and what goes on where an index
+    ends not much further, even if it has no end itself.
+
+    :param readinto: reads some bytes into a buffer, and gives their number; 0 at the end.
+    :param size: how many there probably are. A pipe doesn't tell, and a file may be growing.
+    :returns: all there are, or enough to see that they aren't an index.
+    """
+    data = bytearray(max(min(size + 1, _LARGEST_GUESS), 2 * TABLE_START))
+    length, check_at = 0, _CHECK
     while True:
+        end = TABLE_START if length < TABLE_START else length + _STEP
         with memoryview(data) as view:
-            count = os.readv(descriptor, [view[length : length + _STEP]])
-        if not count:
+            count = readinto(view[length:end])
+            length += count
+            done = not count
+            if length == TABLE_START:
+                done = view[: len(_MAGIC)] != _MAGIC
+            elif length >= check_at:
+                done = done or _goes_on(view[:length])
+                check_at = 4 * length
+        if done:
             del data[length:]
             return data
-        length += count
         if length == len(data):
             data.extend(bytes(max(length, _STEP)))
+
+
+def _goes_on(data: memoryview) -> bool:
+    """Tell whether there is something behind what can only be the end of an index."""
+    (largest,) = struct.unpack_from("<Q", data, 40)
+    whole = (len(data) - TABLE_START) // ITEM_SIZE * ITEM_SIZE
+    items = data[TABLE_START : TABLE_START + whole]
+    count = kernels.check_table(items, min(largest, CHUNK_SIZE_LIMIT))
+    return count >= 0 and TABLE_START + (count + 1) * ITEM_SIZE < len(data)
 
 
 def write_index(
