@@ -23,14 +23,17 @@ from desync.stores.local_files import LocalFiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from desync.assembly.plan import Plan
+    from desync.assembly.plan import Copy, Plan
 
 #: The most chunks, and bytes of them, in a unit.
 _CHUNKS: Final = 64
 _BYTES: Final = 4 << 20
 
+#: The most copies in a unit; when they come to more than _BYTES there are no further ones in it.
+_COPIES: Final = 1024
+
 _FETCH: Final = struct.Struct("<BQI")
-_COPY: Final = struct.Struct("<BQQQ")
+_COPY: Final = struct.Struct("<QQQ")
 _RESULT: Final = struct.Struct("<IQ")
 _IS_FETCH: Final = 0
 _IS_COPY: Final = 1
@@ -99,7 +102,7 @@ class RebuildJob:
             self._phase = _IS_COPY
         copy = next(self._copies, None)
         if copy is not None:
-            self._next = _COPY.pack(_IS_COPY, *copy)
+            self._next = self._pack_copies(copy)
         else:
             self.exhausted = True
 
@@ -108,6 +111,16 @@ class RebuildJob:
         lengths = struct.pack(f"<{len(chunks)}I", *(length for _, length, _ in chunks))
         ids = b"".join(chunk_id for _, _, chunk_id in chunks)
         return _FETCH.pack(_IS_FETCH, chunks[0][0], len(chunks)) + lengths + ids
+
+    def _pack_copies(self, copy: Copy | None) -> bytes:
+        unit = bytearray([_IS_COPY])
+        size = 0
+        while copy is not None:
+            unit += _COPY.pack(*copy)
+            size += copy.length
+            full = size >= _BYTES or len(unit) > _COPIES * _COPY.size
+            copy = None if full else next(self._copies, None)
+        return bytes(unit)
 
     def next_unit(self) -> bytes | None:
         unit = self._next
@@ -138,6 +151,8 @@ class RebuildJob:
             raise RuntimeError(
                 f"{self.fetched_chunks} of {totals.fetched_chunks} chunks were written"
             )
+        if self._underway or not self.exhausted:
+            raise RuntimeError("not all that is repeated was copied")
 
 
 class RebuildWorker:
@@ -154,8 +169,8 @@ class RebuildWorker:
     def run(self, unit: bytes, note: Callable[[bytes], None]) -> bytes:
         try:
             if unit[0] == _IS_COPY:
-                _, source, target, length = _COPY.unpack(unit)
-                copy_within(self._descriptor, source, target, length)
+                for source, target, length in _COPY.iter_unpack(memoryview(unit)[1:]):
+                    copy_within(self._descriptor, source, target, length)
                 return _RESULT.pack(0, 0)
             _, start, count = _FETCH.unpack_from(unit)
             lengths_end = _FETCH.size + 4 * count
