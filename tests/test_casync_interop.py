@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from desync.chunking.digests import Digest
 from desync.chunking.sizes import ChunkSizes
@@ -107,6 +109,21 @@ class CasyncTests(CommandCase):
         path = self.write("a", sample(14 << 20) + bytes(3 << 20) + sample(5 << 20, 1))
         self.assert_same(path, ChunkSizes.DEFAULT, "sha512-256")
         self.assert_same(path, ChunkSizes(4096, 16384, 65536), "sha256")
+
+    def test_real_data(self) -> None:
+        """Real files, those of Python's library on this machine, have the same chunks."""
+        library = Path(os.__file__).parent
+        files = sorted(path for path in library.rglob("*") if path.is_file())
+        data = bytearray()
+        for file in files:
+            if len(data) > 48 << 20:
+                break
+            with suppress(OSError):
+                data += file.read_bytes()
+        self.assertGreater(len(data), 1 << 20)
+        path = self.write("a", bytes(data))
+        self.assert_same(path, ChunkSizes.DEFAULT, "sha512-256")
+        self.assert_same(path, ChunkSizes(1024, 2048, 65536), "sha256")
 
     def test_commands(self) -> None:
         """What our commands make, casync rebuilds, and the other way round, with both digests."""
