@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 from desync.chunking.digests import Digest
@@ -118,7 +118,7 @@ class CasyncTests(CommandCase):
         for file in files:
             if len(data) > 48 << 20:
                 break
-            with suppress(OSError):
+            with contextlib.suppress(OSError):
                 data += file.read_bytes()
         self.assertGreater(len(data), 1 << 20)
         path = self.write("a", bytes(data))
