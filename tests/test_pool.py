@@ -287,6 +287,16 @@ class PoolTests(SynchronousTestCase):
             os.kill(worker.pid, signal.SIGSTOP)
         self.pool.close()
 
+    def test_a_worker_killed_between_jobs(self) -> None:
+        """A worker that ended while it had nothing to do is replaced, and fails nothing."""
+        finish(self.pool, EchoJob([b"a"]))
+        worker = self.pool.crew.workers[0]
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        job = EchoJob([b"abc"] * 9)
+        finish(self.pool, job)
+        self.assertEqual(job.results, [b"cba"] * 9)
+
     def test_out_of_memory(self) -> None:
         """A worker that runs out of memory says just that."""
         self.assertRaises(MemoryError, finish, self.pool, EchoJob([b"memory"]))
@@ -405,6 +415,14 @@ class ReactorPoolTests(TestCase):
         job = EchoJob([b"abc"])
         await self.run_job(job)
         self.assertEqual(job.results, [b"cba"])
+
+    async def test_one_job_at_a_time(self) -> None:
+        """A job that comes too early is refused, and the one under way isn't disturbed."""
+        job = EchoJob([b"%d" % number for number in range(50)])
+        running = self.run_job(job)
+        await self.assertFailure(self.run_job(EchoJob([b"a"])), RuntimeError)
+        await running
+        self.assertEqual(len(job.results), 50)
 
     async def test_cancelling(self) -> None:
         """Cancelling a job ends the workers at it; the next job gets new ones."""

@@ -186,10 +186,28 @@ class Crew:
             self.close()
             raise
 
-    def begin(self, job: Job) -> None:
-        """Set all workers to a job."""
+    def is_complete(self, size: int) -> bool:
+        """Tell whether none of so many workers has ended, be it while it had nothing to do."""
+        if self.job is not None:
+            return True
+        poll = select.poll()
+        for worker in self.workers:
+            # Asked for nothing, it tells of the other end's closing alone.
+            poll.register(worker.answers, 0)
+        return len(self.workers) == size and not poll.poll(0)
+
+    def check_idle(self) -> None:
+        """
+        Make sure that there is no job under way.
+
+        :raises RuntimeError: if there is one.
+        """
         if self.job is not None:
             raise RuntimeError("the pool is at work")
+
+    def begin(self, job: Job) -> None:
+        """Set all workers to a job, of which there must be none yet."""
+        self.check_idle()
         self.job = job
         self.error = None
         settings = marshal.dumps((job.worker_half, marshal.dumps(job.settings())))
@@ -334,7 +352,7 @@ class Pool:
     @property
     def crew(self) -> Crew:
         """The workers; started if they aren't running, replaced if one has died."""
-        if self._crew is not None and len(self._crew.workers) < self.size:
+        if self._crew is not None and not self._crew.is_complete(self.size):
             self.close()
         if self._crew is None:
             self._crew = Crew(self.size)
@@ -358,6 +376,7 @@ class Pool:
             run_here(job)
             return
         crew = self.crew
+        crew.check_idle()
         try:
             crew.begin(job)
             self._wait(crew)

@@ -43,6 +43,7 @@ class ReactorPool:
             run_here(job)
             return
         crew = self._pool.crew
+        crew.check_idle()
         try:
             crew.begin(job)
         except BaseException:
