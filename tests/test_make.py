@@ -158,6 +158,13 @@ class MakeTests(SynchronousTestCase):
             self.assertIn(path, str(caught.exception))
             self.assertEqual(len(str(caught.exception).splitlines()), 1)
 
+    def test_a_file_that_says_it_is_empty(self) -> None:
+        """A file of the system's, which has no size but content, isn't taken for an empty one."""
+        error = self.assertRaises(FileError, self.make, "/proc/self/status")
+        self.assertEqual(
+            str(error), "/proc/self/status: it has more than the 0 bytes that it should have"
+        )
+
     def test_what_is_no_file(self) -> None:
         """A directory, a fifo and nothing at all are refused with their name."""
         fifo = self.mktemp()

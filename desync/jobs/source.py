@@ -107,10 +107,7 @@ class SourceFile:
         """
         filled = 0
         while filled < len(buffer):
-            try:
-                got = _read_at(self.descriptor, buffer[filled:], offset + filled)
-            except OSError as error:
-                raise FileError(self.path, error.strerror or describe_os_error(error)) from None
+            got = self._read(buffer[filled:], offset + filled)
             if not got:
                 raise InputChanged(
                     self.path,
@@ -119,12 +116,19 @@ class SourceFile:
                 )
             filled += got
 
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return _read_at(self.descriptor, buffer, offset)
+        except OSError as error:
+            raise FileError(self.path, error.strerror or describe_os_error(error)) from None
+
     def check_unchanged(self) -> None:
         """
         Make sure that the file is as it was when it was opened, as far as size and modification
         time tell.
 
         :raises InputChanged: if it isn't.
+        :raises FileError: if it never had the size that it was said to have.
         """
         if self.is_device:
             return
@@ -137,6 +141,11 @@ class SourceFile:
             )
         if found.st_mtime_ns != self._modified:
             raise InputChanged(self.path, "it changed while it was being read")
+        # Files that a system makes up as they are read, those in /proc, say that they are empty.
+        if self._read(memoryview(bytearray(1)), self.size):
+            raise FileError(
+                self.path, f"it has more than the {self.size} bytes that it should have"
+            )
 
     def close(self) -> None:
         """Close the file."""
