@@ -142,12 +142,12 @@ class Replacement:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
         # The umask may have taken even that.
-        os.fchmod(self._descriptor, _WORKING_MODE)
+        umask.set_mode(self._descriptor, _WORKING_MODE)
         self._mode = mode
 
     def _finish(self) -> None:
         if self._temporary is not None and self._mode is not None:
-            os.fchmod(self._descriptor, self._mode)
+            umask.set_mode(self._descriptor, self._mode)
         if self._sync:
             os.fsync(self._descriptor)
         # The lock lasts until the last descriptor is closed, and that long nobody takes the file

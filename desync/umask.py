@@ -7,6 +7,7 @@ sets later.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
@@ -37,3 +38,16 @@ def file_mode(mode: int) -> int:
 def is_unchanged() -> bool:
     """Tell whether new files still get the modes of :func:`file_mode` by themselves."""
     return _current() == START
+
+
+def set_mode(file: int | str, mode: int) -> None:
+    """
+    Give a file its mode. On a file system that has no modes it keeps what it has there.
+
+    :param file: its path or descriptor.
+    """
+    try:
+        os.chmod(file, mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from desync.errors import StoreError
 from desync.formats.chunk import Chunk
 from desync.stores.local_files import LocalFiles
 
@@ -131,8 +132,52 @@ class UmaskTests(CommandCase):
         return {path.stat().st_mode for path in (self.folder / store).rglob("*")}
 
 
+class RepairTests(CommandCase):
+    """Removing chunks that are invalid while others write."""
+
+    def test_a_chunk_that_was_put_right(self) -> None:
+        """An invalid chunk that a writer replaces before it is removed stays, and isn't told of."""
+        self.sample_store(sample(60_000))
+        files = self.files()
+        ids = list(self.index("a.caibx").ids.sorted_unique())
+        good = {chunk_id: files.read(chunk_id)[0] for chunk_id in ids}
+        for number, chunk_id in enumerate(ids):
+            files.put(chunk_id, files.form.encode(b"something else") if number % 2 else b"nothing")
+        read = LocalFiles.read_file
+
+        def read_and_put_right(
+            files: LocalFiles, path: str, chunk_id: bytes, limit: int | None = None
+        ) -> bytes:
+            data = read(files, path, chunk_id, limit)
+            files.put(chunk_id, good[chunk_id])
+            return data
+
+        self.patch(LocalFiles, "read_file", read_and_put_right)
+        outcome = desync("verify", "-r", "-s", self.path("store"))
+        self.assertEqual((outcome.code, outcome.out), (0, b""))
+        self.assertEqual(self.files().get(ids[0]).chunk_id, ids[0])
+
+
 class CleanUpTests(CommandCase):
     """Writing a chunk fails."""
+
+    def test_the_name_of_another_writer(self) -> None:
+        """A writer that comes upon a file of the name that it would write removes nothing."""
+        files = LocalFiles(self.store())
+        chunk = Chunk.of(b"data", files.digest)
+        renamed: list[str] = []
+
+        def keep(source: str, target: str) -> None:
+            renamed.append(source)
+            raise KeyboardInterrupt
+
+        patch = self.patch(os, "rename", keep)
+        self.assertRaises(KeyboardInterrupt, files.put_chunk, chunk)
+        patch.restore()
+        theirs = renamed[0][:-6] + "000002"
+        open(theirs, "wb").close()
+        self.assertRaises(StoreError, files.put_chunk, chunk)
+        self.assertTrue(os.path.exists(theirs))
 
     def test_a_signal_while_it_is_removed(self) -> None:
         """A signal that comes while an unfinished chunk is removed doesn't keep it."""

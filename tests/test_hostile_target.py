@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 
+from desync.formats.chunk import Chunk
 from desync.replace import replacing
 
 from .command_case import CommandCase, as_nobody, sample
@@ -79,6 +81,22 @@ class ReplacementTests(CommandCase):
         with replacing(target) as out:
             out.write(b"new")
         self.assertEqual(stat.S_IMODE(os.stat(target).st_mode), 0o755)
+
+    def test_file_systems_without_modes(self) -> None:
+        """Where no file can be given a mode the content is what counts."""
+
+        def refuse(*arguments: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "chmod", refuse)
+        with replacing(self.path("target"), 0o640) as out:
+            out.write(b"new")
+        self.assertEqual(self.read("target"), b"new")
+        files = self.files()
+        os.mkdir(files.path)
+        chunk = Chunk.of(b"data", files.digest)
+        files.put_chunk(chunk)
+        self.assertEqual(files.get(chunk.chunk_id).plain, b"data")
 
     def test_a_signal_while_it_is_removed(self) -> None:
         """A signal that comes while the unfinished file is removed doesn't keep it."""

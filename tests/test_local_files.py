@@ -162,7 +162,7 @@ class LayoutTests(LocalFilesCase):
         def interrupt(*args: object) -> None:
             raise KeyboardInterrupt
 
-        for function in "rename", "write", "fchmod":
+        for function in "rename", "write", "chmod":
             with self.subTest(function):
                 patched = self.patch(os, function, interrupt)
                 self.assertRaises(KeyboardInterrupt, self.files.put_chunk, sample_chunk())

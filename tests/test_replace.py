@@ -82,7 +82,7 @@ class ReplaceTests(SynchronousTestCase):
         def interrupt(*args: object) -> None:
             raise KeyboardInterrupt
 
-        for function in "rename", "fsync", "write", "fchmod":
+        for function in "rename", "fsync", "write", "chmod":
             self.write(b"old")
             patched = self.patch(os, function, interrupt)
             with self.assertRaises(KeyboardInterrupt), replacing(self.target) as out:

@@ -126,7 +126,7 @@ class CheckWorker:
                 except FileNotFoundError:
                     continue  # removed since it was listed
                 except ChunkInvalid as error:
-                    bad.append(self._bad(file, str(error)))
+                    bad += self._bad(file, str(error))
                     continue
                 batch.append((file, plain))
                 size += len(plain)
@@ -165,17 +165,26 @@ class CheckWorker:
             if actual != file.chunk_id:
                 why = f"its {digest.name} is {actual.hex()}"
                 error = ChunkInvalid(file.chunk_id, why, self._store.location)
-                bad.append(self._bad(file, str(error)))
+                bad += self._bad(file, str(error))
         return bad
 
-    def _bad(self, file: StoredFile, message: str) -> BadChunk:
+    def _bad(self, file: StoredFile, message: str) -> list[BadChunk]:
         if not self._repair:
-            return BadChunk(file.chunk_id, message, False)
+            return [BadChunk(file.chunk_id, message, False)]
+        # Others of the batch were read since: a writer may have put the right one there.
+        if self._is_good(file):
+            return []
         try:
             os.unlink(file.path)
         except OSError as error:
-            return BadChunk(file.chunk_id, f"{message}: {describe_os_error(error)}", False)
-        return BadChunk(file.chunk_id, message, True)
+            return [BadChunk(file.chunk_id, f"{message}: {describe_os_error(error)}", False)]
+        return [BadChunk(file.chunk_id, message, True)]
+
+    def _is_good(self, file: StoredFile) -> bool:
+        try:
+            return self._store.digest.id_of(self._read(file)) == file.chunk_id
+        except (FileNotFoundError, ChunkInvalid):
+            return False
 
     def close(self) -> None:
         pass

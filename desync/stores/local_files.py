@@ -336,7 +336,7 @@ class LocalFiles:
                 descriptor = self._create(temporary, directory)
                 try:
                     if self._set_modes:
-                        os.fchmod(descriptor, umask.file_mode(_FILE_MODE))
+                        umask.set_mode(descriptor, umask.file_mode(_FILE_MODE))
                     written = os.write(descriptor, stored)
                     while written < len(stored):
                         written += os.write(descriptor, memoryview(stored)[written:])
@@ -345,6 +345,8 @@ class LocalFiles:
                 finally:
                     os.close(descriptor)
                 os.rename(temporary, path)
+            except FileExistsError:
+                raise  # it is somebody else's
             except BaseException:
                 _remove_quietly(temporary)
                 raise
@@ -386,7 +388,9 @@ class LocalFiles:
             if self._set_modes:
                 # What it got from a store whose group is everybody's stays.
                 group = os.stat(directory).st_mode & stat.S_ISGID
-                os.chmod(directory, umask.file_mode(_DIRECTORY_MODE) | group)
+                umask.set_mode(directory, umask.file_mode(_DIRECTORY_MODE) | group)
+            if self.sync_each:
+                _sync_directory(self.path)
         except FileExistsError:
             pass
         except FileNotFoundError:
