@@ -56,6 +56,22 @@ class ThreadsTests(TestCase):
         seen = await gatherResults([self.threads.run(threading.get_ident) for _ in range(50)])
         self.assertLessEqual(len(set(seen)), 2)
 
+    async def test_no_threads(self) -> None:
+        """Where no thread can be started the caller's does the work, and stopping still works."""
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch = self.patch(threading.Thread, "start", refuse)
+        found = await gatherResults([self.threads.run(divmod, 7, 3) for _ in range(5)])
+        self.assertEqual(found, [(2, 1)] * 5)
+        patch.restore()
+        await self.threads.run(int)
+        self.patch(threading.Thread, "start", refuse)
+        found = await gatherResults([self.threads.run(divmod, 7, 3) for _ in range(5)])
+        self.assertEqual(found, [(2, 1)] * 5)
+        await self.threads.stop()
+
     async def test_cancel(self) -> None:
         """A canceled call that hasn't begun doesn't, one that has goes on unheard."""
         begin, end = threading.Event(), threading.Event()

@@ -93,9 +93,19 @@ class StoreThreads:
         self._busy += 1
         self._tasks.put(call)
         if self._started < min(self._busy, self._size):
-            self._started += 1
-            Thread(target=self._work, name=f"desync-store-{self._started}", daemon=True).start()
+            self._start_thread()
         return result
+
+    def _start_thread(self) -> None:
+        name = f"desync-store-{self._started + 1}"
+        try:
+            Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            # The system has none left. If there is no other, slow is better than never.
+            if not self._started:
+                self._tasks.get_nowait()()  # type: ignore[misc]
+        else:
+            self._started += 1
 
     def _work(self) -> None:
         while True:
