@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import threading
+from collections.abc import Callable
 
 from desync.assembly import reading
 from desync.assembly.local_chunks import verify
@@ -18,6 +19,23 @@ from .command_line import Outcome, command, desync_process, process_environ
 
 LARGE = 9 << 20
 """Bytes that are worth starting workers for."""
+
+
+def run_after(prepare: Callable[[], object], *arguments: str) -> Outcome:
+    """Run a command as a process in which something else is done first."""
+
+    def prepare_child() -> None:
+        prepare()
+
+    done = subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        preexec_fn=prepare_child,
+        env=process_environ(),
+        timeout=60,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
 
 
 class EnvironmentTests(CommandCase):
@@ -70,21 +88,37 @@ class EnvironmentTests(CommandCase):
         self.assertEqual(outcome, Outcome(0, b"", ""))
         self.assertEqual(self.read("b"), data)
 
+    def test_no_working_directory(self) -> None:
+        """A working directory that was removed matters to what is named relative to it alone."""
+        data = sample(LARGE)
+        path = self.sample_store(data)
+        store, index = self.path("store"), self.path("a.caibx")
+
+        def run(*arguments: str) -> Outcome:
+            gone = self.folder / "gone"
+            gone.mkdir()
+
+            def enter() -> None:
+                os.chdir(gone)
+                gone.rmdir()
+
+            return run_after(enter, *arguments)
+
+        self.assertEqual(run("extract", "-s", store, index, self.path("b")), Outcome(0, b"", ""))
+        self.assertEqual(self.read("b"), data)
+        self.assertEqual(run("make", "-s", store, self.path("b.caibx"), path), Outcome(0, b"", ""))
+        for arguments in (
+            ("extract", "-s", store, index, "relative"),
+            ("extract", "-s", "relative", index, self.path("c")),
+            ("make", "-s", store, "relative", path),
+            ("make", "-s", store, index, "relative"),
+        ):
+            self.assert_error(run(*arguments), "relative: No such file or directory")
+
     def limited(self, descriptors: int, *arguments: str) -> Outcome:
         """Run a command that may have so many files open."""
-
-        def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-
-        done = subprocess.run(
-            command(*arguments),
-            capture_output=True,
-            preexec_fn=limit,
-            env=process_environ(),
-            timeout=60,
-            check=False,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr.decode())
+        limits = (descriptors, descriptors)
+        return run_after(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits), *arguments)
 
 
 class MemoryTests(CommandCase):

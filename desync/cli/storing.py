@@ -138,7 +138,10 @@ def check_index_target(location: str) -> None:
     """
     if location == STANDARD or not is_local_index(location):
         return
-    target = os.path.realpath(location)
+    try:
+        target = os.path.realpath(location)
+    except OSError as error:  # the working directory is gone
+        raise StoreError(location, error.strerror or str(error)) from None
     directory = os.path.dirname(target)
     if not os.path.basename(location) or os.path.isdir(target):
         code = errno.EISDIR
