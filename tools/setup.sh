@@ -24,6 +24,18 @@ die() {
     exit 1
 }
 
+# Run a command and show what it says only if it fails: pip and setuptools warn of much that is none of a user's business.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || {
+        status=$?
+        cat "$log" >&2
+    }
+    rm -f "$log"
+    return "$status"
+}
+
 # The first Python that is new enough, as the path of the interpreter itself: $PYTHON if that is set.
 find_python() {
     local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11)
@@ -95,7 +107,7 @@ bootstrap_pip() {
     wheel=$(find /usr/share/python-wheels -name 'pip-*.whl' 2>/dev/null | head -n 1)
     [ -n "$wheel" ] || wheel=$(fetch_pip_package "$scratch")
     if [ -n "$wheel" ]; then
-        PYTHONPATH="$wheel" "$2/bin/python" -m pip install --quiet pip && status=0
+        PYTHONPATH="$wheel" quietly "$2/bin/python" -m pip install pip && status=0
     fi
     rm -rf "$scratch"
     return "$status"
@@ -151,8 +163,8 @@ install_package() {
     say "installing the package and what it needs into $venv"
     # An extension that is older than a changed header would be kept.
     find "$root/desync" -name '_native*.so' -delete
-    "$python" -m pip install --quiet 'setuptools >= 70.1' &&
-        "$python" -m pip install --quiet --no-build-isolation -e "$root$1" &&
+    quietly "$python" -m pip install 'setuptools >= 70.1' &&
+        quietly "$python" -m pip install --no-build-isolation -e "$root$1" &&
         # The import hook of an editable install hides the twistd plugins of a flat layout; a path does not.
         "$python" -c '
 import sys, sysconfig
