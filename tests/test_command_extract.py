@@ -361,7 +361,8 @@ class RefusalTests(CommandCase):
                 crews.append(self)
 
         def kill_all(tracker: Any) -> None:
-            for worker in crews[0].workers if crews else ():
+            # Those at work: a crew that is found dead before the job begins is replaced.
+            for worker in crews[-1].workers if crews else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
 
