@@ -51,6 +51,31 @@ class WrongDigest(InvalidIndex):
     """An index whose chunk ids were made with another digest algorithm than the one in use."""
 
 
+class InvalidArchive(DesyncError):
+    """
+    An archive that can't be what it claims to be.
+
+    :param where: the file or location it was read from.
+    :param why: what is wrong with it.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = where
+        self.why = why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.where, self.why))
+
+
+class NotArchivable(DesyncError):
+    """
+    A node has something that an archive can't record: an owner's number, a name, a depth.
+
+    The text doesn't name the node; whoever knows its path says it.
+    """
+
+
 class ChunkError(DesyncError):
     """
     Something about one chunk.

@@ -161,6 +161,16 @@ class ComparisonTests(SynchronousTestCase):
             self.assertEqual(kernel.hash_buffers(buffers), expected)
             self.assertEqual(kernel.hash_buffers(buffers[1:2]), expected[32:64])
 
+    def test_siphash(self) -> None:
+        """SipHash-2-4 of random bytes of every length around the words' ends."""
+        source = random.Random(11)
+        native = native_kernels()
+        for size in [*range(70), 254, 255, 256, 257, 1000]:
+            data, key = source.randbytes(size), source.randbytes(16)
+            expected = portable.siphash(data, key)
+            for kernel in native:
+                self.assertEqual(kernel.siphash(memoryview(data), key), expected)
+
     def test_is_zero(self) -> None:
         """Zeros of all lengths are zeros; one other byte anywhere is seen."""
         for kernel in [*native_kernels(), portable]:
@@ -336,6 +346,9 @@ class ContractTests(SynchronousTestCase):
                     kernel.first_positions(bytes(64), 0, 32, 2, packed)
             with self.assertRaises(ValueError):
                 kernel.check_table(bytes(39), 10)
+            for key in (b"", bytes(15), bytes(17)):
+                with self.assertRaises(ValueError, msg=name):
+                    kernel.siphash(b"name", key)
             self.assertEqual(kernel.sort_ids(b"", 0, 40, 0), b"")
             self.assertEqual(kernel.unique_ids(b"", 8, 40, 0, b""), b"")
 
@@ -350,6 +363,7 @@ class ContractTests(SynchronousTestCase):
             kernel.hash_buffers([data] * 20)
             kernel.is_zero(data)
             kernel.check_table(data, 5)
+            kernel.siphash(data, data[:16])
             kernel.unique_ids(data, 0, 32, 20, kernel.sort_ids(data, 0, 32, 20))
             calls: tuple[Callable[[], object], ...] = (
                 partial(kernel.find_cuts, data, 9, 2, 1, True, sizes, ends),
@@ -357,6 +371,7 @@ class ContractTests(SynchronousTestCase):
                 partial(kernel.hash_ranges, data, 2000, ends, 5),
                 partial(kernel.hash_buffers, [data, data, data, "no", ends]),  # type: ignore[list-item]
                 partial(kernel.sort_ids, data, 0, 32, 500),
+                partial(kernel.siphash, data, data),
             )
             for call in calls:
                 with self.assertRaises((ValueError, TypeError)):

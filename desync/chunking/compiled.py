@@ -89,6 +89,9 @@ class CompiledKernels:
     def is_zero(self, buffer: ReadableBuffer) -> bool:
         return _native.is_zero(buffer)
 
+    def siphash(self, data: ReadableBuffer, key: ReadableBuffer) -> int:
+        return _native.siphash(data, key)
+
     def check_table(self, table: ReadableBuffer, max_size: int) -> int:
         return _native.check_table(table, max_size)
 

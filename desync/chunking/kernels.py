@@ -1,8 +1,8 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The few loops over bytes that everything waits for: finding cuts, hashing chunks, checking and
-sorting tables of ids.
+The few loops over bytes that everything waits for: finding cuts, hashing chunks and
+names, checking and sorting tables of ids.
 
 Each exists in C (:mod:`.compiled`), for several instruction sets, and in plain Python
 (:mod:`.portable`); which of them runs is decided once, when the first is called. The environment
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ) -> bytes: ...
         def hash_buffers(self, buffers: Sequence[ReadableBuffer]) -> bytes: ...
         def is_zero(self, buffer: ReadableBuffer) -> bool: ...
+        def siphash(self, data: ReadableBuffer, key: ReadableBuffer) -> int: ...
         def check_table(self, table: ReadableBuffer, max_size: int) -> int: ...
         def sort_ids(
             self, table: ReadableBuffer, offset: int, stride: int, count: int
@@ -142,6 +143,16 @@ def is_zero(buffer: ReadableBuffer) -> bool:
     Whether there are only zero bytes, or none at all. Looks no further than the first other byte.
     """
     return _kernels().is_zero(buffer)
+
+
+def siphash(data: ReadableBuffer, key: ReadableBuffer) -> int:
+    """
+    The SipHash-2-4 of a few bytes, such as a name, as a number of 64 bits.
+
+    :param key: 16 bytes.
+    :raises ValueError: the key has another length.
+    """
+    return _kernels().siphash(data, key)
 
 
 def check_table(table: ReadableBuffer, max_size: int) -> int:

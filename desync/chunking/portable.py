@@ -28,6 +28,9 @@ DESCRIPTION = "portable Python"
 _ID_SIZE = 32
 _ITEM_SIZE = 40
 _ITEM_END = struct.Struct("<Q32x")
+_SIP_KEY = struct.Struct("<2Q")
+_SIP_WORD = struct.Struct("<Q")
+_WORD = (1 << 64) - 1
 _ZEROS = bytes(1 << 16)
 _LARGEST_OFFSET = 0xFFFFFFFF
 _HASH_OF_ZEROS = hash_window(bytes(WINDOW))
@@ -134,6 +137,46 @@ def is_zero(buffer: ReadableBuffer) -> bool:
         view[at : at + step] == _ZEROS[: min(step, len(view) - at)]
         for at in range(0, len(view), step)
     )
+
+
+def siphash(data: ReadableBuffer, key: ReadableBuffer) -> int:
+    view = _bytes_of(data)
+    if len(_bytes_of(key)) != _SIP_KEY.size:
+        raise ValueError(f"a key of {len(_bytes_of(key))} bytes")
+    k0, k1 = _SIP_KEY.unpack(key)
+    state = (
+        k0 ^ 0x736F6D6570736575,
+        k1 ^ 0x646F72616E646F6D,
+        k0 ^ 0x6C7967656E657261,
+        k1 ^ 0x7465646279746573,
+    )
+    whole = len(view) & ~7
+    words = [word for (word,) in _SIP_WORD.iter_unpack(view[:whole])]
+    words.append((len(view) & 0xFF) << 56 | int.from_bytes(view[whole:], "little"))
+    for word in words:
+        v0, v1, v2, v3 = state
+        v0, v1, v2, v3 = _sip_round(*_sip_round(v0, v1, v2, v3 ^ word))
+        state = (v0 ^ word, v1, v2, v3)
+    v0, v1, v2, v3 = state
+    state = (v0, v1, v2 ^ 0xFF, v3)
+    for _ in range(4):
+        state = _sip_round(*state)
+    v0, v1, v2, v3 = state
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+def _sip_round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
+    v0 = (v0 + v1) & _WORD
+    v2 = (v2 + v3) & _WORD
+    v1 = ((v1 << 13 | v1 >> 51) & _WORD) ^ v0
+    v3 = ((v3 << 16 | v3 >> 48) & _WORD) ^ v2
+    v0 = (v0 << 32 | v0 >> 32) & _WORD
+    v2 = (v2 + v1) & _WORD
+    v0 = (v0 + v3) & _WORD
+    v1 = ((v1 << 17 | v1 >> 47) & _WORD) ^ v2
+    v3 = ((v3 << 21 | v3 >> 43) & _WORD) ^ v0
+    v2 = (v2 << 32 | v2 >> 32) & _WORD
+    return v0, v1, v2, v3
 
 
 def check_table(table: ReadableBuffer, max_size: int) -> int:

@@ -11,6 +11,7 @@
 
 #include "cuts.h"
 #include "sha512.h"
+#include "siphash.h"
 #include "tables.h"
 #include "zeros.h"
 
@@ -300,6 +301,51 @@ static void compare_zeros(unsigned long round)
     free(data);
 }
 
+/* The rounds written out as the definition of SipHash has them, over a padded copy. */
+static uint64_t plain_siphash(const uint8_t *data, size_t size, const uint8_t *key)
+{
+    uint64_t k[2], v0, v1, v2, v3;
+    uint8_t padded[72] = {0};
+    memcpy(padded, data, size);
+    padded[size / 8 * 8 + 7] = (uint8_t)size;
+    for (int i = 0; i < 2; i++) {
+        k[i] = 0;
+        for (int byte = 7; byte >= 0; byte--)
+            k[i] = k[i] << 8 | key[8 * i + byte];
+    }
+    v0 = k[0] ^ 0x736f6d6570736575, v1 = k[1] ^ 0x646f72616e646f6d;
+    v2 = k[0] ^ 0x6c7967656e657261, v3 = k[1] ^ 0x7465646279746573;
+#define ROTATE(x, b) ((x) = (x) << (b) | (x) >> (64 - (b)))
+#define ROUND                                                                                                                \
+    v0 += v1, ROTATE(v1, 13), v1 ^= v0, ROTATE(v0, 32), v2 += v3, ROTATE(v3, 16), v3 ^= v2, v0 += v3, ROTATE(v3, 21), v3 ^= v0, \
+        v2 += v1, ROTATE(v1, 17), v1 ^= v2, ROTATE(v2, 32)
+    for (size_t at = 0; at <= size; at += 8) {
+        uint64_t word = 0;
+        for (int byte = 7; byte >= 0; byte--)
+            word = word << 8 | padded[at + (size_t)byte];
+        v3 ^= word;
+        ROUND, ROUND;
+        v0 ^= word;
+    }
+    v2 ^= 0xff;
+    ROUND, ROUND, ROUND, ROUND;
+    return v0 ^ v1 ^ v2 ^ v3;
+}
+
+static void compare_siphash(unsigned long round)
+{
+    size_t size = below(64);
+    uint8_t *data = allocate(size), *key = allocate(SIPHASH_KEY_SIZE);
+    for (size_t i = 0; i < size; i++)
+        data[i] = (uint8_t)random_64();
+    for (size_t i = 0; i < SIPHASH_KEY_SIZE; i++)
+        key[i] = (uint8_t)random_64();
+    if (siphash(data, size, key) != plain_siphash(data, size, key))
+        fail("SipHash", "siphash", round);
+    free(key);
+    free(data);
+}
+
 struct kernel {
     const char *name;
     match_finder *finder;
@@ -333,6 +379,7 @@ int main(int argc, char **argv)
         compare_divisions(round);
         compare_tables(round);
         compare_zeros(round);
+        compare_siphash(round);
         for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++) {
             if (!kernels[k].runs)
                 continue;

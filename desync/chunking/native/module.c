@@ -12,6 +12,7 @@
 
 #include "cuts.h"
 #include "sha512.h"
+#include "siphash.h"
 #include "tables.h"
 #include "zeros.h"
 
@@ -295,6 +296,22 @@ static PyObject *py_is_zero(PyObject *module, PyObject *args)
     return PyBool_FromLong(zero);
 }
 
+static PyObject *py_siphash(PyObject *module, PyObject *args)
+{
+    Py_buffer data, key;
+    PyObject *hash = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*:siphash", &data, &key))
+        return NULL;
+    if (key.len == SIPHASH_KEY_SIZE)
+        hash = PyLong_FromUnsignedLongLong(siphash(data.buf, (size_t)data.len, key.buf));
+    else
+        PyErr_Format(PyExc_ValueError, "a key of %zd bytes", key.len);
+    PyBuffer_Release(&key);
+    PyBuffer_Release(&data);
+    return hash;
+}
+
 static PyObject *py_check_table(PyObject *module, PyObject *args)
 {
     Py_buffer table;
@@ -456,6 +473,7 @@ static PyMethodDef methods[] = {
     {"hash_ranges", py_hash_ranges, METH_VARARGS, NULL},
     {"hash_buffers", py_hash_buffers, METH_VARARGS, NULL},
     {"is_zero", py_is_zero, METH_VARARGS, NULL},
+    {"siphash", py_siphash, METH_VARARGS, NULL},
     {"check_table", py_check_table, METH_VARARGS, NULL},
     {"sort_ids", py_sort_ids, METH_VARARGS, NULL},
     {"unique_ids", py_unique_ids, METH_VARARGS, NULL},
