@@ -356,8 +356,8 @@ class RefusalTests(CommandCase):
         crews: list[pool_module.Crew] = []
 
         class Recorded(pool_module.Crew):
-            def __init__(self, size: int) -> None:
-                super().__init__(size)
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
                 crews.append(self)
 
         def kill_all(tracker: Any) -> None:

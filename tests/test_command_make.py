@@ -419,8 +419,8 @@ class BadLuckTests(CommandCase):
         crews: list[pool_module.Crew] = []
 
         class Recorded(pool_module.Crew):
-            def __init__(self, size: int) -> None:
-                super().__init__(size)
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
                 crews.append(self)
 
         self.patch(pool_module, "Crew", Recorded)

@@ -58,6 +58,8 @@ class EchoWorker:
             time.sleep(5)
         if unit == b"sleep":
             time.sleep(30)
+        if unit.startswith(b"imported "):
+            return str(unit[9:].decode() in sys.modules).encode()
         if unit == b"pid":
             return b"%d" % os.getpid()
         note(unit)
@@ -117,6 +119,11 @@ class StubWorker:
     def receive(self) -> list[tuple[int, bytes]]:
         frames, self.frames = self.frames, []
         return frames
+
+
+def ends_at_once(modules: object) -> list[str]:
+    """Give a worker's program that does nothing."""
+    return ["-c", "raise SystemExit(7)"]
 
 
 def finish(pool: Pool, job: EchoJob) -> None:
@@ -204,7 +211,7 @@ class PoolTests(SynchronousTestCase):
 
     def test_a_worker_that_cannot_start(self) -> None:
         """A worker that ends before it is ready is an error, never a job with nothing in it."""
-        with mock.patch.object(pool_module, "_program", lambda: ["-c", "raise SystemExit(7)"]):
+        with mock.patch.object(pool_module, "_program", ends_at_once):
             error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"a"] * 5))
         self.assertIn("exit status 7", str(error))
 
@@ -217,7 +224,7 @@ class PoolTests(SynchronousTestCase):
     def test_deaths_with_much_left_to_say(self) -> None:
         """A worker that dies while large units wait for its pipe is told of as any other."""
         large = bytes(1 << 20)
-        with mock.patch.object(pool_module, "_program", lambda: ["-c", "raise SystemExit(7)"]):
+        with mock.patch.object(pool_module, "_program", ends_at_once):
             error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([large] * 4))
         self.assertIn("exit status 7", str(error))
         error = self.assertRaises(WorkerDied, finish, self.pool, EchoJob([b"kill"] + [large] * 4))
@@ -260,6 +267,13 @@ class PoolTests(SynchronousTestCase):
         finish(self.pool, EchoJob([b"a"]))
         for descriptor in taken:
             os.close(descriptor)
+
+    def test_modules(self) -> None:
+        """Workers import what they are started with; what isn't there is left to the job."""
+        self.pool.start("colorsys", "desync.nothing")
+        job = EchoJob([b"imported colorsys", b"imported wave"])
+        finish(self.pool, job)
+        self.assertEqual(sorted(job.results), [b"False", b"True"])
 
     def test_an_error_of_who_takes_results(self) -> None:
         """When taking one result fails, those that came with it count as come, and nobody waits."""

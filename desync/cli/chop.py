@@ -13,6 +13,7 @@ from .command import argument, command, flag, store_flags
 from .indexes import read_index
 from .invocation import Invocation
 from .storing import (
+    CODEC,
     compression_level_flag,
     ignore_flags,
     ignored_ids,
@@ -66,7 +67,7 @@ def chop(
     parsed = read_index(invocation, index)
     ignored = ignored_ids(invocation, ignore, ignore_chunks)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, parsed.size)
+        start_pool(pool, parsed.size, "desync.jobs.compare", CODEC)
         from desync.operations.chop import chop
 
         progress = invocation.progress

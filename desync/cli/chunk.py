@@ -10,6 +10,7 @@ from .command import argument, command, concurrency_flag, flag
 from .flags import UNSIGNED
 from .invocation import Invocation
 from .storing import (
+    CUTTING,
     LEAST_TO_CUT,
     chunk_size_flag,
     progress_beside_output,
@@ -40,7 +41,7 @@ def chunk(invocation: Invocation, file: str, chunk_size: str, start: int) -> Non
 
     sizes = ChunkSizes.parse_kib(chunk_size)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, size_of(file) - start, LEAST_TO_CUT)
+        start_pool(pool, size_of(file) - start, CUTTING, least=LEAST_TO_CUT)
         from desync.operations.chunk import chunk
 
         def write(lines: str) -> None:

@@ -13,7 +13,7 @@ from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN, STRINGS
 from .indexes import read_index
 from .invocation import Invocation
-from .storing import check_not_same, start_pool, sync_flag
+from .storing import CODEC, check_not_same, start_pool, sync_flag
 
 if TYPE_CHECKING:
     from desync.operations.extract import Extracted
@@ -85,7 +85,7 @@ def extract(
     parsed = read_index(invocation, index)
     with Pool(pool_size(invocation.concurrency)) as pool:
         if files is not None:
-            start_pool(pool, parsed.size)
+            start_pool(pool, parsed.size, "desync.jobs.rebuild", CODEC)
         from desync.operations.extract import extract
 
         progress = invocation.progress

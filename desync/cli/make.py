@@ -13,6 +13,8 @@ from .flags import BOOLEAN
 from .indexes import write_index
 from .invocation import Invocation
 from .storing import (
+    CODEC,
+    CUTTING,
     LEAST_TO_CUT,
     check_index_target,
     check_not_same,
@@ -74,7 +76,8 @@ def make(
         check_scheme(store)
         files = local_target(store, options, invocation.digest, sync_each=sync == "each")
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, size_of(file), LEAST_TO_CUT)
+        modules = (CUTTING, CODEC) if store else (CUTTING,)
+        start_pool(pool, size_of(file), *modules, least=LEAST_TO_CUT)
         from desync.operations.make import make
 
         digest, progress = invocation.digest, invocation.progress

@@ -30,6 +30,12 @@ LARGEST_LEVEL = 22
 LEAST_TO_CUT = 4 << 20
 """Bytes that are cut and hashed sooner than the workers are there."""
 
+CODEC = "zstandard"
+"""The module that workers compress and decompress with."""
+
+CUTTING = "desync.jobs.cut"
+"""The module that they cut and hash with."""
+
 chunk_size_flag = flag(
     "--chunk-size",
     "-m",
@@ -111,15 +117,16 @@ def progress_beside_output(invocation: Invocation) -> Progress:
     return Progress() if invocation.out.isatty() else invocation.progress
 
 
-def start_pool(pool: Pool, size: int, least: int = 1 << 20) -> None:
+def start_pool(pool: Pool, size: int, *modules: str, least: int = 1 << 20) -> None:
     """
     Start the workers, unless there is so little to do that they would only cost time.
 
     :param size: bytes of the file that they are to work on.
+    :param modules: what they will need for that, to be imported meanwhile.
     :param least: as many are done by this process alone.
     """
     if size > least:
-        pool.start()
+        pool.start(*modules)
 
 
 def size_of(path: str) -> int:

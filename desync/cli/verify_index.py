@@ -32,7 +32,7 @@ def verify_index(invocation: Invocation, index: str, file: str) -> None:
 
     parsed = read_index(invocation, index)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, parsed.size)
+        start_pool(pool, parsed.size, "desync.jobs.compare")
         from desync.operations.verify_index import verify_index
 
         run(verify_index(parsed, file, pool, invocation.progress))

@@ -173,15 +173,17 @@ class Crew:
     descriptors are ready.
 
     :param size: how many processes.
+    :param modules: what they import as soon as they have started.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, modules: Iterable[str] = ()) -> None:
+        program = _program(modules)
         self.workers: list[Worker] = []
         self.job: Job | None = None
         self.error: BaseException | None = None
         try:
             while len(self.workers) < size:
-                self.workers.append(Worker(_program()))
+                self.workers.append(Worker(program))
         except BaseException:
             self.close()
             raise
@@ -342,6 +344,7 @@ class Pool:
             raise ValueError("a pool needs at least one worker")
         self.size = size
         self._crew: Crew | None = None
+        self._modules: tuple[str, ...] = ()
 
     def __enter__(self) -> Pool:
         return self
@@ -355,14 +358,17 @@ class Pool:
         if self._crew is not None and not self._crew.is_complete(self.size):
             self.close()
         if self._crew is None:
-            self._crew = Crew(self.size)
+            self._crew = Crew(self.size, self._modules)
         return self._crew
 
-    def start(self) -> None:
+    def start(self, *modules: str) -> None:
         """
         Start the processes if they aren't running, so that they get ready while the caller does
         other things.
+
+        :param modules: what they will need, to be imported meanwhile.
         """
+        self._modules = modules
         if can_spawn():
             self.crew  # noqa: B018
 
@@ -455,7 +461,7 @@ def can_spawn() -> bool:
     return hasattr(os, "posix_spawn") and hasattr(select, "poll")
 
 
-def _program() -> list[str]:
+def _program(modules: Iterable[str]) -> list[str]:
     # Without site (-S) and without the environment's say (-I) a worker starts 10 ms sooner; it gets
     # the parent's own path.
     path = [
@@ -465,7 +471,7 @@ def _program() -> list[str]:
     # The umask is the one that the program was started with, whatever a daemon has set since.
     code = (
         f"import os, sys; os.umask({umask.START}); sys.path[:] = {path!a}; "
-        "from desync.workers.program import main; main()"
+        f"from desync.workers.program import main; main({tuple(modules)!a})"
     )
     return ["-I", "-S", "-c", code]
 

@@ -18,7 +18,7 @@ from desync.errors import DesyncError
 from desync.workers.messages import FAILED, JOB, NOTE, READY, RESULT, UNIT, FrameReader, frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: What a worker starts with blocked, until it has said what it does about them.
 STARTING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -108,9 +108,20 @@ def serve(requests: int, answers: int) -> None:
                     say(RESULT, answer)
 
 
-def main() -> None:
+def _import(modules: Iterable[str]) -> None:
+    from importlib import import_module
+
+    for module in modules:
+        with suppress(ImportError):
+            import_module(module)
+
+
+def main(modules: Iterable[str] = ()) -> None:
     """
     Run as a process: frames come from standard input and go to what standard output was.
+
+    :param modules: imported before the first frame is read. What can't be is left to the job, which
+        says so.
 
     Interrupts are the parent's business. SIGTERM ends the unit that is under way through its
     clean-up.
@@ -137,6 +148,7 @@ def main() -> None:
 
         with suppress(DesyncError):  # kernels that aren't there: the job says so
             kernels.keep_memory()
+        _import(modules)
         serve(requests, answers)
     except SystemExit:
         pass
