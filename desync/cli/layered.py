@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from desync.interfaces import IChunkSource, IChunkTarget
     from desync.options import StoreOptions
     from desync.stores.threads import StoreThreads
+    from desync.trees.uploading import StreamUploads
     from desync.workers.pool import Pool
     from desync.workers.reactor import ReactorPool
 
@@ -102,6 +103,15 @@ class Layered:
 
         target = self.target(location, options)
         return ChunkUploads(target, self._threads.run, self._invocation.concurrency)
+
+    def stream_uploads(
+        self, location: str, options: Callable[[str], StoreOptions] | None = None
+    ) -> StreamUploads:
+        """Open a store to put the chunks of a stream into."""
+        from desync.trees.uploading import StreamUploads
+
+        target = self.target(location, options)
+        return StreamUploads(target, self._threads.run, self._invocation.concurrency)
 
     def pool(self, pool: Pool) -> ReactorPool:
         """Join the workers to the reactor."""

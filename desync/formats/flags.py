@@ -94,6 +94,62 @@ NAMES: dict[str, int] = {
 ALL_WITH = (WITH_QUOTA_PROJID << 1) - 1
 """Every bit that says what an archive records (not normalized)."""
 
+_FAT_ATTRIBUTES = WITH_FLAG_HIDDEN | WITH_FLAG_SYSTEM | WITH_FLAG_ARCHIVE
+_CHATTR = (
+    WITH_FLAG_APPEND
+    | WITH_FLAG_NOATIME
+    | WITH_FLAG_COMPR
+    | WITH_FLAG_NOCOW
+    | WITH_FLAG_NODUMP
+    | WITH_FLAG_DIRSYNC
+    | WITH_FLAG_IMMUTABLE
+    | WITH_FLAG_SYNC
+    | WITH_FLAG_NOCOMP
+    | WITH_FLAG_PROJINHERIT
+)
+_ANY_TIME = WITH_SEC_TIME | WITH_USEC_TIME | WITH_NSEC_TIME | WITH_2SEC_TIME
+_ANY_UIDS = WITH_16BIT_UIDS | WITH_32BIT_UIDS
+_NODES = WITH_SYMLINKS | WITH_DEVICE_NODES | WITH_FIFOS | WITH_SOCKETS
+
+SETS: dict[str, int] = {
+    "all": ALL_WITH,
+    # The most telling of each kind; what those make redundant isn't among them.
+    "best": ALL_WITH
+    & ~(
+        WITH_16BIT_UIDS
+        | WITH_SEC_TIME
+        | WITH_USEC_TIME
+        | WITH_2SEC_TIME
+        | WITH_READ_ONLY
+        | WITH_PERMISSIONS
+    ),
+    "unix": WITH_16BIT_UIDS | WITH_SEC_TIME | WITH_PERMISSIONS | _NODES,
+    "fat": WITH_2SEC_TIME | WITH_READ_ONLY | _FAT_ATTRIBUTES,
+    "chattr": _CHATTR,
+    "fat-attrs": _FAT_ATTRIBUTES,
+    "privileged": _ANY_UIDS
+    | WITH_USER_NAMES
+    | WITH_DEVICE_NODES
+    | WITH_FLAG_SYSTEM
+    | WITH_FLAG_APPEND
+    | WITH_FLAG_IMMUTABLE
+    | WITH_SUBVOLUME
+    | WITH_SUBVOLUME_RO
+    | WITH_ACL
+    | WITH_SELINUX
+    | WITH_FCAPS
+    | WITH_QUOTA_PROJID,
+    "fuse": _ANY_UIDS
+    | _ANY_TIME
+    | WITH_READ_ONLY
+    | WITH_PERMISSIONS
+    | _NODES
+    | _FAT_ATTRIBUTES
+    | _CHATTR
+    | WITH_XATTRS,
+}
+"""Several features at once, by the names that casync's ``--with`` takes."""
+
 KNOWN = ALL_WITH | EXCLUDE_FILE | SHA512_256 | EXCLUDE_SUBMOUNTS | EXCLUDE_NODUMP
 """Every bit that means something; a reader refuses any other."""
 

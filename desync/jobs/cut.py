@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SEGMENT: Final = 8 << 20
 
 _UNIT: Final = struct.Struct("<Q")
-_RESULT: Final = struct.Struct("<QIIQ")
+RESULT: Final = struct.Struct("<QIIQ")
 
 
 class CutSegment(NamedTuple):
@@ -51,6 +51,37 @@ class CutSegment(NamedTuple):
     ids: bytes
     stored: int
     stored_bytes: int
+
+
+class SegmentsInOrder:
+    """
+    Brings the results of workers into order.
+
+    :param take: gets the segments in the order of the file.
+    :param begin: where cutting begins, in bytes.
+    """
+
+    def __init__(self, take: Callable[[CutSegment], None], begin: int = 0) -> None:
+        self._take = take
+        self._done = begin
+        self._waiting: dict[int, CutSegment] = {}
+
+    def add(self, payload: bytes) -> None:
+        """Take a result."""
+        start, count, stored, stored_bytes = RESULT.unpack_from(payload)
+        ends = array("I", payload[RESULT.size : RESULT.size + 4 * count])
+        ids = payload[RESULT.size + 4 * count :]
+        if not count or len(ids) != 32 * count:
+            raise RuntimeError("a worker returned an incomplete segment")
+        self._waiting[start] = CutSegment(start, ends, ids, stored, stored_bytes)
+        while (segment := self._waiting.pop(self._done, None)) is not None:
+            self._done = segment.start + segment.ends[-1]
+            self._take(segment)
+
+    def check_complete(self, size: int) -> None:
+        """Make sure that the chunks cover so many bytes."""
+        if self._done != size or self._waiting:
+            raise RuntimeError(f"chunks end at {self._done} of {size} bytes")
 
 
 class CutJob:
@@ -80,11 +111,9 @@ class CutJob:
         self._source = source
         self._sizes = sizes
         self._digest = digest
-        self._take = take
         self._store = store
         self._token: int | None = begin
-        self._done = begin
-        self._waiting: dict[int, CutSegment] = {}
+        self._segments = SegmentsInOrder(take, begin)
         self._segment = segment
         self.small = source.size - begin <= SEGMENT // 2
 
@@ -111,15 +140,7 @@ class CutJob:
         (self._token,) = _UNIT.unpack(payload)
 
     def result(self, payload: bytes) -> None:
-        start, count, stored, stored_bytes = _RESULT.unpack_from(payload)
-        ends = array("I", payload[_RESULT.size : _RESULT.size + 4 * count])
-        ids = payload[_RESULT.size + 4 * count :]
-        if not count or len(ids) != 32 * count:
-            raise RuntimeError("a worker returned an incomplete segment")
-        self._waiting[start] = CutSegment(start, ends, ids, stored, stored_bytes)
-        while (segment := self._waiting.pop(self._done, None)) is not None:
-            self._done = segment.start + segment.ends[-1]
-            self._take(segment)
+        self._segments.add(payload)
 
     def check_complete(self) -> None:
         """
@@ -128,8 +149,7 @@ class CutJob:
         :raises InputChanged: if the file changed meanwhile.
         """
         self._source.check_unchanged()
-        if self._done != self._source.size or self._waiting:
-            raise RuntimeError(f"chunks end at {self._done} of {self._source.size} bytes")
+        self._segments.check_complete(self._source.size)
 
 
 class CutWorker:
@@ -166,23 +186,35 @@ class CutWorker:
         )
         note(_UNIT.pack(start + ends[count - 1]))
         ids = self._digest.ids_of_ranges(data, 0, ends, count, self._null)
-        stored, stored_bytes = self._put(data, count, ids) if self._store is not None else (0, 0)
-        return _RESULT.pack(start, count, stored, stored_bytes) + ends[:count].tobytes() + ids
-
-    def _put(self, data: memoryview, count: int, ids: bytes) -> tuple[int, int]:
-        assert self._store is not None
-        renew, put_plain = self._store.renew, self._store.put_plain
-        stored = stored_bytes = begin = 0
-        last = b""
-        for position in range(count):
-            end = self._ends[position]
-            chunk_id = ids[32 * position : 32 * position + 32]
-            if chunk_id != last and not renew(chunk_id):
-                stored_bytes += put_plain(chunk_id, data[begin:end])
-                stored += 1
-            last = chunk_id
-            begin = end
-        return stored, stored_bytes
+        stored = stored_bytes = 0
+        if self._store is not None:
+            stored, stored_bytes = put_new(self._store, data, ends, count, ids)
+        return RESULT.pack(start, count, stored, stored_bytes) + ends[:count].tobytes() + ids
 
     def close(self) -> None:
         self._source.close()
+
+
+def put_new(
+    store: LocalFiles, data: memoryview, ends: array[int], count: int, ids: bytes
+) -> tuple[int, int]:
+    """
+    Store those of some chunks that a store doesn't have, and renew the age of the others.
+
+    :param data: the chunks, one after the other.
+    :param ends: where each ends.
+    :param ids: packed, 32 bytes each.
+    :returns: how many were new, and the size of their stored form.
+    """
+    renew, put_plain = store.renew, store.put_plain
+    stored = stored_bytes = begin = 0
+    last = b""
+    for position in range(count):
+        end = ends[position]
+        chunk_id = ids[32 * position : 32 * position + 32]
+        if chunk_id != last and not renew(chunk_id):
+            stored_bytes += put_plain(chunk_id, data[begin:end])
+            stored += 1
+        last = chunk_id
+        begin = end
+    return stored, stored_bytes

@@ -1,0 +1,177 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Files named ``.caexclude``: what of a directory, and of all below it, an archive leaves out.
+
+A line is a pattern; those that are empty or begin with ``#`` are not. ``!`` in front makes it say
+what is kept all the same. A pattern with a slash in it holds from this directory on, component by
+component; one without matches a name at any depth below. A slash at the end matches directories
+only. ``*``, ``?`` and ``[...]`` are what they are in a shell, and match no dot at the beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+NAME: Final = b".caexclude"
+
+SIZE_LIMIT: Final = 1 << 20
+"""The longest such file that is read, in bytes."""
+
+
+class BadPattern(ValueError):
+    """A line that is no pattern."""
+
+
+class Pattern:
+    """
+    One line.
+
+    :ivar keeps: whether it says what is kept.
+    :ivar directories_only: whether it is about directories.
+    :ivar anchored: whether it begins at the directory of its file.
+    :ivar components: what matches the components of a path.
+    """
+
+    __slots__ = ("anchored", "components", "directories_only", "keeps")
+
+    def __init__(
+        self,
+        keeps: bool,
+        directories_only: bool,
+        anchored: bool,
+        components: tuple[re.Pattern[bytes], ...],
+    ) -> None:
+        self.keeps = keeps
+        self.directories_only = directories_only
+        self.anchored = anchored
+        self.components = components
+
+
+def parse(text: bytes) -> list[Pattern]:
+    """
+    Read the patterns of a file.
+
+    :raises BadPattern: if a line has an empty component, or ``.`` or ``..`` for one.
+    """
+    patterns = []
+    for number, raw in enumerate(text.split(b"\n"), 1):
+        line = raw.strip(b" \t\r")
+        if not line or line.startswith(b"#"):
+            continue
+        keeps = line.startswith(b"!")
+        body = line[1:] if keeps else line
+        anchored = b"/" in body
+        directories_only = body.endswith(b"/")
+        body = body.removesuffix(b"/").removeprefix(b"/")
+        components = body.split(b"/")
+        if any(component in (b"", b".", b"..") for component in components) or b"\0" in body:
+            raise BadPattern(f"line {number} is no pattern")
+        compiled = tuple(map(_translate, components))
+        patterns.append(Pattern(keeps, directories_only, anchored, compiled))
+    return patterns
+
+
+class Rules:
+    """
+    The patterns that hold in a directory.
+
+    :param patterns: those that are to be compared with the names in it.
+    """
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, patterns: Sequence[Pattern] = ()) -> None:
+        self._patterns = tuple(patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def with_file(self, patterns: Iterable[Pattern]) -> Rules:
+        """Add what the directory's own file says."""
+        return Rules((*self._patterns, *patterns))
+
+    def excludes(self, name: bytes, is_directory: bool) -> bool:
+        """Tell whether a node in the directory is left out."""
+        excluded = False
+        for pattern in self._patterns:
+            if len(pattern.components) > 1 or (pattern.directories_only and not is_directory):
+                continue
+            if pattern.components[0].fullmatch(name):
+                if pattern.keeps:
+                    return False
+                excluded = True
+        return excluded
+
+    def below(self, name: bytes) -> Rules:
+        """Give what holds in a subdirectory."""
+        if not self._patterns:
+            return self
+        patterns = []
+        for pattern in self._patterns:
+            if not pattern.anchored:
+                patterns.append(pattern)
+            elif len(pattern.components) > 1 and pattern.components[0].fullmatch(name):
+                patterns.append(
+                    Pattern(pattern.keeps, pattern.directories_only, True, pattern.components[1:])
+                )
+        return Rules(patterns)
+
+
+def _translate(glob: bytes) -> re.Pattern[bytes]:
+    """Make a regular expression of what a shell matches one component of a path with."""
+    expression = b""
+    if glob[:1] in (b"*", b"?", b"["):
+        expression = rb"(?!\.)"
+    at = 0
+    while at < len(glob):
+        character = glob[at : at + 1]
+        at += 1
+        if character == b"*":
+            expression += b".*"
+        elif character == b"?":
+            expression += b"."
+        elif character == b"[":
+            end = _end_of_set(glob, at)
+            if end < 0:
+                expression += rb"\["
+                continue
+            expression += _translate_set(glob[at:end])
+            at = end + 1
+        elif character == b"\\" and at < len(glob):
+            expression += re.escape(glob[at : at + 1])
+            at += 1
+        else:
+            expression += re.escape(character)
+    return re.compile(expression, re.DOTALL)
+
+
+def _end_of_set(glob: bytes, at: int) -> int:
+    start = at
+    if glob[start : start + 1] in (b"!", b"^"):
+        start += 1
+    # A bracket that comes first stands for itself.
+    return glob.find(b"]", start + 1)
+
+
+def _translate_set(content: bytes) -> bytes:
+    negated = content[:1] in (b"!", b"^")
+    if negated:
+        content = content[1:]
+    ranges = []
+    at = 0
+    while at < len(content):
+        low = content[at]
+        if content[at + 1 : at + 2] == b"-" and at + 2 < len(content):
+            high = content[at + 2]
+            at += 3
+        else:
+            high = low
+            at += 1
+        if low <= high:
+            ranges.append(rb"\x%02x-\x%02x" % (low, high))
+    if not ranges:
+        return rb"[\x00-\xff]" if negated else rb"(?!)"
+    return b"[" + (b"^" if negated else b"") + b"".join(ranges) + b"]"
