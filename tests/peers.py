@@ -23,6 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
+from ctypes.util import find_library
 from typing import NamedTuple
 from unittest import SkipTest
 
@@ -36,10 +37,14 @@ class Peer(NamedTuple):
     package: str
     #: What makes it print its version.
     version_arguments: tuple[str, ...] = ("--version",)
+    #: Whether the name is that of a shared library, without "lib", and no program's.
+    is_library: bool = False
 
 
 PEERS = {
     "casync": Peer("casync", "casync"),
+    "fusermount": Peer("fusermount", "fuse3"),
+    "libfuse2": Peer("fuse", "libfuse2", is_library=True),
 }
 
 
@@ -61,6 +66,8 @@ def peer(name: str) -> str:
 
 def find(name: str) -> str | None:
     """Where a peer is installed, or None; /usr/sbin counts: servers live there."""
+    if PEERS[name].is_library:
+        return find_library(PEERS[name].command)
     path = os.environ.get("PATH", os.defpath)
     return shutil.which(PEERS[name].command, path=f"{path}:/usr/sbin:/sbin")
 
@@ -69,7 +76,7 @@ def find(name: str) -> str | None:
 def version(name: str) -> str:
     """The first thing in a peer's own words that looks like a version; empty when nothing does."""
     program = find(name)
-    if program is None:
+    if program is None or PEERS[name].is_library:
         return ""
     done = subprocess.run(
         [program, *PEERS[name].version_arguments],

@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,6 +86,38 @@ class WrongOutcome(AssertionError):
     """An example hasn't done what it should."""
 
 
+class Running:
+    """
+    An example that runs until it is ended.
+
+    :ivar process: its shell, or what that has become.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something to become true while it runs."""
+        until = time.monotonic() + 60
+        while not condition():
+            if self.process.poll() is not None:
+                raise WrongOutcome(f"it has ended: {self.end()}")
+            if time.monotonic() > until:
+                raise WrongOutcome(f"waited in vain: {self.end()}")
+            time.sleep(0.02)
+
+    def end(self) -> Result:
+        """End it as a service manager does."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            out, err = self.process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+        return Result(self.process.returncode, out.decode(), err.decode())
+
+
 class Sandbox:
     """
     The folder that one example runs in.
@@ -124,9 +157,8 @@ class Sandbox:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def run(self, commands: str, stdin: str = "") -> Result:
-        """Run the lines of an example in a shell that stops at the first that fails."""
-        environ = {
+    def _environ(self) -> dict[str, str]:
+        return {
             **os.environ,
             **NO_HOME,
             "HOME": str(self.root / "home"),
@@ -134,10 +166,32 @@ class Sandbox:
             "PYTHONPATH": str(ROOT),
             "DESYNC_PYTHON": sys.executable,
         }
+
+    def start(self, commands: str) -> Running:
+        """
+        Start an example that runs until it is ended: what its shell becomes.
+
+        :param commands: one command, or lines of which the last begins with ``exec``.
+        """
+        if "\n" not in commands.strip():
+            commands = f"exec {commands}"
+        return Running(
+            subprocess.Popen(
+                ["/bin/sh", "-e", "-c", self.localize(commands)],
+                cwd=self.work,
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+
+    def run(self, commands: str, stdin: str = "") -> Result:
+        """Run the lines of an example in a shell that stops at the first that fails."""
         done = subprocess.run(
             ["/bin/sh", "-e", "-c", self.localize(commands)],
             cwd=self.work,
-            env=environ,
+            env=self._environ(),
             input=stdin.encode(),
             capture_output=True,
             timeout=60,
@@ -183,6 +237,10 @@ Checks something that has to be so after it has run.
 
 It raises :class:`WrongOutcome` if that isn't so.
 """
+
+
+While = Callable[[Sandbox, Running], None]
+"""Waits for something that has to be so while it runs, and checks it."""
 
 
 def has_file(name: str) -> Given:
@@ -235,6 +293,28 @@ def is_rebuilt(name: str, of: str | None = None) -> Then:
         path = sandbox.path(name)
         if not path.exists() or path.read_bytes() != sandbox.original(of or name):
             raise WrongOutcome(f"{name} isn't what it was made of")
+
+    return check
+
+
+def mounts(place: str, name: str) -> While:
+    """A file appears where something is mounted, with the content that it should have."""
+
+    def check(sandbox: Sandbox, running: Running) -> None:
+        path = sandbox.path(place) / name
+        running.wait_until(path.exists)
+        if path.read_bytes() != sandbox.original(name):
+            raise WrongOutcome(f"{name} isn't what it was made of")
+
+    return check
+
+
+def is_unmounted(place: str) -> Then:
+    """Nothing is mounted any more."""
+
+    def check(sandbox: Sandbox, result: Result) -> None:
+        if os.path.ismount(sandbox.path(place)):
+            raise WrongOutcome(f"{place} is still mounted")
 
     return check
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tests.readme_sandbox import (
     Given,
     Then,
+    While,
     all_is_old,
     describes,
     has_bad_chunk,
@@ -25,6 +26,8 @@ from tests.readme_sandbox import (
     holds,
     holds_nothing_but,
     is_rebuilt,
+    is_unmounted,
+    mounts,
     names_bad_chunk,
     prints,
     prints_figures,
@@ -47,7 +50,7 @@ FEATURES = {
     "https": False,
     "in-place": False,
     "index-server": False,
-    "mount": False,
+    "mount": True,
     "reload": False,
     "s3": False,
     "seeds": False,
@@ -67,6 +70,7 @@ class Example(NamedTuple):
     :ivar needs: features, without which it is skipped.
     :ivar given: what has to be there before.
     :ivar then: what has to be so afterwards.
+    :ivar meanwhile: what has to be so while it runs; it is ended after that.
     :ivar run: what is run if the README has only part of a command, or a slip of the pen.
     :ivar stdin: what the user types.
     :ivar code: the exit code that it ends with.
@@ -85,6 +89,7 @@ class Example(NamedTuple):
     code: int = 0
     section: str = "Examples"
     part_of: str = ""
+    meanwhile: tuple[While, ...] = ()
 
 
 COMMANDS = {
@@ -679,6 +684,13 @@ client# desync make -s /some/store http://192.168.1.1:8080/file.vmdk.caibx file.
         "The blob of an index appears as a file in a directory.",
         "desync mount-index -s /some/local/store index.caibx /some/mnt",
         needs=("mount",),
+        given=(
+            has_store("/some/local/store", "index"),
+            has_store("/some/mnt"),
+            has_index("index.caibx", "index"),
+        ),
+        meanwhile=(mounts("/some/mnt", "index"),),
+        then=(is_unmounted("/some/mnt"), prints_nothing),
     ),
     Example(
         "mount_streamed_index",

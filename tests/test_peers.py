@@ -73,3 +73,21 @@ class PeersTests(SynchronousTestCase):
     def test_packages(self) -> None:
         """Only the packages of missing peers are named for installing."""
         self.assertEqual(self.program_output("packages"), (0, "absent-tools\n"))
+
+    def test_library(self) -> None:
+        """A library can be a peer too; it has no version to be asked for."""
+        self.patch(
+            peers,
+            "PEERS",
+            {
+                "c": peers.Peer("c", "libc6", is_library=True),
+                "absent": peers.Peer("surely-no-library", "absent-library", is_library=True),
+            },
+        )
+        self.patch(os, "environ", {**os.environ, "PATH": os.defpath})
+        self.assertIn("libc", peers.peer("c"))
+        self.assertRaises(SkipTest, peers.peer, "absent")
+        self.assertEqual(
+            self.program_output("report", self.log),
+            (1, "met c\nskipped absent: not installed (package absent-library)\n"),
+        )

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import readme_sandbox
 from tests.command_line import desync
+from tests.mounts import need_fuse
 from tests.readme_sandbox import (
     HOSTS,
     PROVIDERS,
@@ -51,10 +53,21 @@ class SubcommandTests(SynchronousTestCase):
 
 def _example_test(example: Example) -> Callable[[SeedReadmeTests], None]:
     def test(self: SeedReadmeTests) -> None:
+        if "mount" in example.needs:
+            need_fuse()
         sandbox = Sandbox(self.mktemp())
         for make in example.given:
             make(sandbox)
-        result = sandbox.run(example.run or example.text, example.stdin)
+        commands = example.run or example.text
+        if example.meanwhile:
+            running = sandbox.start(commands)
+            try:
+                for look in example.meanwhile:
+                    look(sandbox, running)
+            finally:
+                result = running.end()
+        else:
+            result = sandbox.run(commands, example.stdin)
         self.assertEqual(result.code, example.code, result)
         for check in example.then:
             check(sandbox, result)
@@ -199,6 +212,14 @@ class SandboxTests(SynchronousTestCase):
         self.assertRaises(WrongOutcome, is_rebuilt("image-v1"), self.sandbox, result)
         os.symlink("/dev/null", self.sandbox.path("image-v1"))
         self.assertRaises(WrongOutcome, is_rebuilt("image-v1"), self.sandbox, result)
+
+    def test_running(self) -> None:
+        """What runs until it is ended is waited for, and told from what ends by itself."""
+        running = self.sandbox.start("sleep 60")
+        self.assertEqual(running.end().code, -signal.SIGTERM)
+        running = self.sandbox.start("echo done")
+        error = self.assertRaises(WrongOutcome, running.wait_until, lambda: False)
+        self.assertIn("done", str(error))
 
     def test_shell_stops(self) -> None:
         """The first line that fails ends an example."""

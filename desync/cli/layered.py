@@ -54,6 +54,15 @@ class Layered:
         self._threads = threads
         self._opened: list[IChunkSource] = []
 
+    @property
+    def reactor(self) -> Any:
+        """What runs it."""
+        return self._reactor
+
+    def in_thread(self, function: Callable[..., _T], *args: Any) -> Deferred[_T]:
+        """Call a function where it may block."""
+        return self._threads.run(function, *args)
+
     def source(self, locations: Sequence[str], cache: str | None = None) -> IChunkSource:
         """Open stores to read from. See :func:`desync.stores.opening.open_source`."""
         from desync.stores.opening import open_source
