@@ -117,6 +117,8 @@ class Config:
         if options.encryption and not options.encryption_key:
             key = self._environ.get("DESYNC_ENCRYPTION_KEY", "")
             options = options._replace(encryption_key=key)
+        if location.lower().startswith(("s3+http://", "s3+https://")):
+            options = options._replace(s3=self.s3_credentials_for(location))
         return options if flags is None else flags.over(options)
 
     def index_options_for(self, location: str, flags: StoreFlags | None = None) -> StoreOptions:

@@ -136,6 +136,13 @@ class StoreError(DesyncError):
         return (type(self), (self.store, self.why))
 
 
+class StoreRefused(StoreError):
+    """
+    A store said no in a way that stays the same however often it is asked: what it needs is other
+    credentials, another location, or somebody's work on it.
+    """
+
+
 class IndexMissing(StoreError):
     """An index store doesn't have the index."""
 

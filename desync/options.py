@@ -15,9 +15,27 @@ DEFAULT_TIMEOUT = 60_000_000_000
 DEFAULT_COMPRESSION_LEVEL = 3
 
 
+class S3Credentials(NamedTuple):
+    """
+    What to sign requests to one S3 server with. All empty means that the server is asked
+    anonymously.
+
+    :param credentials_file: an AWS credentials file, used when there is no access key.
+    :param profile: the section of that file.
+    """
+
+    access_key: str = ""
+    secret_key: str = ""
+    session_token: str = ""
+    credentials_file: str = ""
+    profile: str = ""
+    region: str = ""
+
+
 class StoreOptions(NamedTuple):
     """
-    How to use one store. Field for field what the configuration file has under ``store-options``.
+    How to use one store. Field for field what the configuration file has under ``store-options``,
+    but for the last.
 
     :param n: how many requests at once.
     :param client_cert: path of the certificate to show to the server, PEM; empty for none.
@@ -36,6 +54,8 @@ class StoreOptions(NamedTuple):
     :param any_form: when a chunk isn't there in the configured form, look for the other one, on
         stores where that costs another request.
     :param compression_level: zstd's, for what is written.
+    :param s3: what to sign requests to a store in S3 with, from ``s3-credentials`` or the
+        environment.
     """
 
     n: int = DEFAULT_CONCURRENCY
@@ -55,6 +75,7 @@ class StoreOptions(NamedTuple):
     encryption_key: str = ""
     any_form: bool = False
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
+    s3: S3Credentials = S3Credentials()
 
 
 class StoreFlags(NamedTuple):
@@ -91,20 +112,3 @@ class StoreFlags(NamedTuple):
         if self.skip_verify:
             given["skip_verify"] = True
         return options._replace(n=self.concurrency, **given)
-
-
-class S3Credentials(NamedTuple):
-    """
-    What to sign requests to one S3 server with. All empty means that the server is asked
-    anonymously.
-
-    :param credentials_file: an AWS credentials file, used when there is no access key.
-    :param profile: the section of that file.
-    """
-
-    access_key: str = ""
-    secret_key: str = ""
-    session_token: str = ""
-    credentials_file: str = ""
-    profile: str = ""
-    region: str = ""

@@ -185,7 +185,7 @@ class CacheCommandTests(LayersCase):
             (("-s", store, "-c", target, self.path("a")), "not an index file"),
             (("-n0", "-s", store, "-c", target, index), "--concurrency must be at least 1"),
             (("-s", store, "-c", target), "requires at least 1 arg(s)"),
-            (("-s", store, "-c", "s3+http://host/x", index), "not supported by this version"),
+            (("-s", store, "-c", "oci+http://host/x", index), "not supported by this version"),
         ):
             self.assert_error(self.run_remote("cache", *args, code=1), why)
         start, length, chunk_id = list(self.index("a.caibx"))[7]

@@ -231,7 +231,17 @@ class MatchTests(ConfigTestCase):
         }
         config = self.config({"store-options": {"/a": entry}})
         self.assertEqual(config.options_for("/a"), StoreOptions(*entry.values()))
-        self.assertEqual([field.replace("_", "-") for field in StoreOptions._fields], list(entry))
+        fields = [field.replace("_", "-") for field in StoreOptions._fields if field != "s3"]
+        self.assertEqual(fields, list(entry))
+
+    def test_s3_options(self) -> None:
+        """The options of a store in S3 hold what its requests are signed with."""
+        content = {"s3-credentials": {"https://h": {"access-key": "a", "secret-key": "b"}}}
+        config = self.config(content)
+        expected = StoreOptions(s3=S3Credentials("a", "b"))
+        self.assertEqual(config.options_for("s3+https://h/bucket/prefix"), expected)
+        self.assertEqual(config.index_options_for("s3+https://h/bucket/i.caibx"), expected)
+        self.assertEqual(config.options_for("https://h/bucket"), StoreOptions())
 
     def test_index_options(self) -> None:
         """An index's options are those of what is before the last slash of its location."""

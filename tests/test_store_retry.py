@@ -7,15 +7,16 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import directlyProvides
 
-from desync.errors import ChunkInvalid, ChunkMissing, StoreError
+from desync.errors import ChunkInvalid, ChunkMissing, StoreError, StoreRefused
 from desync.formats.chunk import Chunk
-from desync.interfaces import IChunkTarget
+from desync.interfaces import IBatch, IChunkTarget
 from desync.stores.memory import MemoryStore
-from desync.stores.retry import Retry, retrying
+from desync.stores.retry import IRetriesRequests, Retry, retrying
 from desync.stores.route import Route
 from desync.testing.batch_contract import BatchContract, ids_of
-from desync.testing.contract import SourceContract, TargetContract
+from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.samples import sample_chunk, sample_chunks
 from desync.testing.sinks import CollectingSink
 from desync.testing.stores import ScriptedStore
@@ -32,6 +33,23 @@ class ContractTests(SourceContract, TargetContract, BatchContract, TestCase):
 
     def plant(self, chunk_id: bytes, stored: bytes, extension: str) -> None:
         self.memory.plant(chunk_id, stored, extension)
+
+
+class RemoverContractTests(RemoverContract, TestCase):
+    """A store whose chunks can be listed and removed."""
+
+    def make_store(self) -> Retry:
+        from twisted.internet import reactor
+
+        self.now = 1e9
+        self.memory = MemoryStore(now=lambda: self.now)
+        return retrying(self.memory, reactor, 3, 0)
+
+    def plant(self, chunk_id: bytes, stored: bytes, extension: str) -> None:
+        self.memory.plant(chunk_id, stored, extension)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class RetryTests(SynchronousTestCase):
@@ -85,6 +103,24 @@ class RetryTests(SynchronousTestCase):
         sink = CollectingSink()
         self.successResultOf(self.store.get_many(ids_of(sample_chunk(99)), sink))
         self.assertEqual(len(self.inner.calls), 2)
+
+    def test_final(self) -> None:
+        """What stays the same however often it is asked isn't asked again."""
+        self.inner.fail_next(StoreRefused("far", "access denied"))
+        self.failureResultOf(self.store.get(self.chunks[0].chunk_id), StoreRefused)
+        self.assertEqual(len(self.inner.calls), 1)
+
+    def test_retries_requests(self) -> None:
+        """A store that repeats its requests itself is only asked again for what isn't the chunk."""
+        directlyProvides(self.inner, IChunkTarget, IBatch, IRetriesRequests)
+        store = retrying(self.inner, self.clock, 3, 0.5)
+        chunk = self.chunks[0]
+        self.inner.fail_next(StoreError("far", "down"))
+        self.failureResultOf(store.get(chunk.chunk_id), StoreError)
+        self.inner.fail_next(ChunkInvalid(chunk.chunk_id, "it is truncated", "far"))
+        running = store.get(chunk.chunk_id)
+        self.clock.advance(0.5)
+        self.assertEqual(self.successResultOf(running).plain, chunk.plain)
 
     def test_invalid(self) -> None:
         """A chunk that arrived damaged is asked for again."""

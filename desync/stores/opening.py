@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     Opener: TypeAlias = Callable[[Location, StoreOptions, Digest, Reactor], IChunkSource]
 
 #: Where the opener of each scheme is, as ``module:function``: it is imported when it is needed.
-REMOTE_OPENERS: dict[str, str] = {}
+REMOTE_OPENERS: dict[str, str] = {
+    "s3+http": "desync.stores.s3:open_s3",
+    "s3+https": "desync.stores.s3:open_s3",
+}
 
 # How often a request is made for an error-retry of 1 and more; schemes that aren't here don't
 # retry. Go desync counts attempts over HTTP, and retries elsewhere.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
-from desync.errors import ChunkInvalid, StoreError
-from desync.interfaces import IBatch, IChunkSource, IChunkTarget
+from desync.errors import ChunkInvalid, StoreError, StoreRefused
+from desync.interfaces import IBatch, IChunkRemover, IChunkSource, IChunkTarget
 
 from .batches import Collecting, blocks, check_id, guarded, packed, require
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from desync.formats.chunk import Chunk
     from desync.formats.ids import ChunkIds
     from desync.interfaces import IChunkSink
+    from desync.stores.pruning import Pruned
 
     from .batches import Guard
 
@@ -35,7 +36,19 @@ def may_pass(error: BaseException) -> bool:
 
     That a chunk is missing is an answer, and no failure.
     """
-    return isinstance(error, (StoreError, ChunkInvalid))
+    return isinstance(error, (StoreError, ChunkInvalid)) and not isinstance(error, StoreRefused)
+
+
+def is_invalid(error: BaseException) -> bool:
+    """Tell whether a store handed out what isn't the chunk: it may have been spoiled on its way."""
+    return isinstance(error, ChunkInvalid)
+
+
+class IRetriesRequests(Interface):
+    """
+    A store that makes requests again that failed, in a way of its own: what :func:`retrying` puts
+    over it only asks again for what wasn't the chunk.
+    """
 
 
 @implementer(IChunkSource, IBatch)
@@ -170,20 +183,58 @@ class RetryTarget(Retry):
         return Deferred.fromCoroutine(self._try(lambda: self._target.renew(chunk_id)))
 
 
+@implementer(IChunkRemover)
+class RetryRemover(RetryTarget):
+    """
+    Asks a store again whose chunks can also be listed and removed. A prune, which is long, is made
+    once: what of it can be repeated, such stores repeat by themselves.
+    """
+
+    def __init__(
+        self,
+        store: IChunkTarget,
+        clock: IReactorTime,
+        attempts: int,
+        base_interval: float,
+        worth: Callable[[BaseException], bool] = may_pass,
+    ) -> None:
+        require(store, IChunkRemover)
+        super().__init__(store, clock, attempts, base_interval, worth)
+        self._remover = IChunkRemover(store)
+
+    def list_ids(self) -> Deferred[ChunkIds]:
+        """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
+        return Deferred.fromCoroutine(self._try(self._remover.list_ids))
+
+    def remove(self, chunk_id: bytes) -> Deferred[None]:
+        """See :meth:`desync.interfaces.IChunkRemover.remove`."""
+        check_id(chunk_id)
+        return Deferred.fromCoroutine(self._try(lambda: self._remover.remove(chunk_id)))
+
+    def prune(self, keep: ChunkIds, min_age: float, dry_run: bool = False) -> Deferred[Pruned]:
+        """See :meth:`desync.interfaces.IChunkRemover.prune`."""
+        return self._remover.prune(keep, min_age, dry_run)
+
+
 def retrying(
     store: IChunkSource,
     clock: IReactorTime,
     error_retry: int,
     base_interval: float,
-    worth: Callable[[BaseException], bool] = may_pass,
+    worth: Callable[[BaseException], bool] | None = None,
 ) -> Retry:
     """
-    Put retries over a store; they can be written to if it can.
+    Put retries over a store; they can be written to, and pruned, if it can.
 
     :param error_retry: as in the store options: 0 and 1 both mean that the store is asked once.
     :param base_interval: seconds; see :class:`Retry`.
+    :param worth: tells which errors to try again after; what is usual for the store, if None.
     """
     attempts = max(1, error_retry)
+    if worth is None:
+        worth = is_invalid if IRetriesRequests.providedBy(store) else may_pass
+    if IChunkTarget.providedBy(store) and IChunkRemover.providedBy(store):
+        return RetryRemover(IChunkTarget(store), clock, attempts, base_interval, worth)
     if IChunkTarget.providedBy(store):
         return RetryTarget(IChunkTarget(store), clock, attempts, base_interval, worth)
     return Retry(store, clock, attempts, base_interval, worth)

@@ -1,0 +1,96 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whom connections over TLS trust, and what they show of themselves: as the store options say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import (
+    Certificate,
+    PrivateCertificate,
+    optionsForClientTLS,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
+
+from desync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from desync.options import StoreOptions
+
+_END = b"-----END CERTIFICATE-----"
+
+
+def policy_for(options: StoreOptions) -> IPolicyForHTTPS:
+    """
+    Make the policy that the options of a store ask for.
+
+    :raises ConfigError: if a file with certificates or a key can't be read.
+    """
+    trust: Any = platformTrust()
+    if options.ca_cert:
+        authorities = [
+            _parse(Certificate.loadPEM, part + _END + b"\n", options.ca_cert)
+            for part in _read(options.ca_cert).split(_END)[:-1]
+        ]
+        if not authorities:
+            raise ConfigError(f"{options.ca_cert}: it holds no certificate")
+        trust = trustRootFromCertificates(authorities)
+    own = None
+    if options.client_cert:
+        path = options.client_key or options.client_cert
+        pem = _read(options.client_cert) + b"\n" + _read(path)
+        own = _parse(PrivateCertificate.loadPEM, pem, path)
+    return _Policy(trust, own, insecure=options.trust_insecure)
+
+
+@implementer(IPolicyForHTTPS)
+class _Policy:
+    def __init__(self, trust: Any, own: Any, *, insecure: bool) -> None:
+        self._trust = trust
+        self._own = own
+        self._insecure = insecure
+
+    def creatorForNetloc(  # noqa: N802
+        self, hostname: bytes, port: int
+    ) -> IOpenSSLClientConnectionCreator:
+        creator: IOpenSSLClientConnectionCreator = optionsForClientTLS(
+            hostname.decode("ascii"), trustRoot=self._trust, clientCertificate=self._own
+        )
+        return _Unchecked(creator) if self._insecure else creator
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Unchecked:
+    """Makes connections that take any certificate."""
+
+    def __init__(self, creator: Any) -> None:
+        self._creator = creator
+
+    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:  # noqa: N802
+        connection: SSL.Connection = self._creator.clientConnectionForTLS(protocol)
+        context = connection.get_context()
+        context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
+        # That is where the name in the certificate would be compared.
+        context.set_info_callback(lambda *_: None)
+        return connection
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+
+
+def _parse(load: Any, pem: bytes, path: str) -> Any:
+    try:
+        return load(pem)
+    except (crypto.Error, SSL.Error, ValueError):
+        raise ConfigError(f"{path}: it is not a certificate, or a key, in PEM") from None

@@ -1,0 +1,104 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""S3 services for tests, and a plain client to look into them behind a store's back."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.client
+import itertools
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from desync.options import S3Credentials
+from desync.stores.s3_signing import EMPTY, Keys, Signer
+
+from .command_line import ROOT
+from .moto_server import ACCESS_KEY, SECRET_KEY
+
+_numbers = itertools.count(1)
+
+
+class Service(NamedTuple):
+    """
+    A service that runs on this machine.
+
+    :ivar netloc: its host and port.
+    """
+
+    netloc: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def credentials(self) -> S3Credentials:
+        """Those of the user who may do everything."""
+        return S3Credentials(self.access_key, self.secret_key)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The same, as environment variables."""
+        return {"S3_ACCESS_KEY": self.access_key, "S3_SECRET_KEY": self.secret_key}
+
+    def call(self, method: str, path: str, body: bytes = b"", query: str = "") -> tuple[int, bytes]:
+        """Make a request, and wait for its answer. The path isn't escaped yet."""
+        target = quote(path, safe="/-_.~") + (f"?{query}" if query else "")
+        checksum = hashlib.sha256(body).hexdigest() if body else EMPTY
+        signer = Signer(Keys(self.access_key, self.secret_key), "us-east-1")
+        headers = signer.sign(
+            method, f"http://{self.netloc}{target}", {"Host": self.netloc}, checksum
+        )
+        parts = urlsplit(f"//{self.netloc}")
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        try:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def new_bucket(self, name: str = "") -> str:
+        """Make a bucket, and give its name: one that nobody else has, if none is given."""
+        name = name or f"bucket-{os.getpid()}-{next(_numbers)}"
+        status, body = self.call("PUT", f"/{name}")
+        if status != 200:
+            raise RuntimeError(f"no bucket: {status} {body!r}")
+        return name
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        """Write an object."""
+        status, answer = self.call("PUT", f"/{bucket}/{key}", body)
+        if status != 200:
+            raise RuntimeError(f"not written: {status} {answer!r}")
+
+    def get(self, bucket: str, key: str) -> bytes | None:
+        """Read an object."""
+        status, answer = self.call("GET", f"/{bucket}/{key}")
+        return answer if status == 200 else None
+
+    def older(self, seconds: float) -> None:
+        """Make all objects older. moto only."""
+        self.call("POST", "/_older", query=f"seconds={seconds:g}")
+
+
+@functools.cache
+def moto() -> Service:
+    """Start moto, once in a process. It ends with this process."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tests.moto_server"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert running.stdout is not None
+    port = int(running.stdout.readline())
+    # The pipe stays open as long as somebody has it.
+    _running.append(running)
+    return Service(f"127.0.0.1:{port}", ACCESS_KEY, SECRET_KEY)
+
+
+_running: list[subprocess.Popen[bytes]] = []
