@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
+from desync.assembly.ahead import stream_ahead
 from desync.assembly.pending import Pending
 from desync.assembly.writing import copy_within, write_all
 from desync.chunking import kernels
@@ -102,6 +103,15 @@ class ChunkDownloads:
             for _, _, waiting in ahead:
                 waiting.addErrback(lambda failure: None)
                 waiting.cancel()
+
+    async def stream_ahead(
+        self, index: Index, first: int, stop: int, take: Callable[[list[bytes]], object]
+    ) -> None:
+        """
+        Hand over a run of chunks in order, many at a time, in threads. See
+        :func:`.ahead.stream_ahead`.
+        """
+        await stream_ahead(self._batch, index, first, stop, take, self._in_thread)
 
 
 async def _hand_over(
