@@ -14,6 +14,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
+from desync.formats import catar
+from desync.formats.catar_decoder import CatarDecoder
+from desync.formats.catar_encoder import CatarEncoder
 from desync.formats.index import Index
 from desync.stores.local_files import LocalFiles
 
@@ -50,6 +53,18 @@ class GoFilesTests(CommandCase):
             self.assertEqual({file.chunk_id for file in self.files(name).all_files()}, ids)
             for chunk_id in ids:
                 self.assertEqual(files.get(chunk_id).plain, self.files(name).get(chunk_id).plain)
+
+    def test_archives(self) -> None:
+        """Go desync's archives are read, and written again byte for byte from what they say."""
+        for name in ("complex", "flat", "flatdir", "nested"):
+            data = Path(self.given(f"{name}.catar")).read_bytes()
+            decoder = CatarDecoder(name)
+            events = decoder.feed(data)
+            decoder.finish()
+            encoder = CatarEncoder(decoder.flags, as_go=decoder.flags == catar.GO_FLAGS)
+            self.assertEqual(b"".join(encoder.encode(event) for event in events), data)
+            out = self.run_command("list", self.given(f"{name}.catar")).out
+            self.assertEqual(out.count(b"\n"), sum(hasattr(event, "name") for event in events))
 
     def test_other_sizes(self) -> None:
         """The input of Go desync's own chunker test is cut as it says."""

@@ -123,3 +123,22 @@ class CasyncTreeTests(CommandCase):
                 "tar", "-i", *options, "-s", store, self.path("ours.caidx"), str(self.tree.root)
             )
             self.assertEqual(self.read("ours.caidx"), self.read("theirs.caidx"))
+
+    def test_listings(self) -> None:
+        """mtree, list and digest print what casync prints, of directories, archives and indexes."""
+        root = str(self.tree.root)
+        store = self.store()
+        archive, index = self.path("o.catar"), self.path("o.caidx")
+        for features in (["--with=best"], ["--with=unix", "--without=16bit-uids"], ["--with=fat"]):
+            self.run_command("tar", *features, archive, root)
+            self.run_command("tar", "-i", *features, "-s", store, index, root)
+            for command, extra in (
+                ("mtree", ["--format=casync"]),
+                ("list", []),
+                ("digest", []),
+            ):
+                expected = self.casync(command, archive)
+                self.assertEqual(self.casync(command, *features, root), expected)
+                for source in ([archive], ["-s", store, index], [*features, root]):
+                    found = self.run_command(command, *extra, *source).out
+                    self.assertEqual(found, expected, (command, source))

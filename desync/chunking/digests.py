@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from desync.errors import UsageError
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from .kernels import ReadableBuffer
 
 FLAG_SHA512_256 = 1 << 61
@@ -70,6 +72,10 @@ class Digest(ABC):
     @abstractmethod
     def ids_of_buffers(self, buffers: Sequence[ReadableBuffer]) -> bytes:
         """The ids of some chunks, one after the other."""
+
+    def new(self) -> Hash:
+        """Begin to hash what comes in pieces, such as a file's content: an object of hashlib's."""
+        return hashlib.new(self.name.replace("-", "_"))
 
     def null_id(self, length: int) -> bytes:
         """

@@ -56,7 +56,7 @@ _FLAGS = (
     flag("--no-time", kind=BOOLEAN, help="set all times to 0"),
 )
 
-_NAMES = (
+PACKING_NAMES = (
     "features",
     "left_features",
     "exclude_nodump",
@@ -87,7 +87,7 @@ def packing_of(invocation: Invocation, flags: dict[str, Any]) -> Packing:
     from desync.operations.tar import Packing
     from desync.trees.walking import Selection
 
-    values = {name: flags[name] for name in _NAMES}
+    values = {name: flags[name] for name in PACKING_NAMES}
     as_casync = bool(values["features"] or values["left_features"])
     selection = Selection(
         nodump=_is_yes(values["exclude_nodump"], as_casync),

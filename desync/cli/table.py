@@ -32,12 +32,14 @@ COMMANDS = {
     "chunk-server": Entry("desync.cli.chunk_server:chunk_server", "Serve chunks over HTTP(S)"),
     "completion": Entry("desync.cli.completion:completion", "Print a shell completion script"),
     "config": Entry("desync.cli.config:config", "Show or write the configuration"),
+    "digest": Entry("desync.cli.digest:digest", "Print the digest of an archive or a directory"),
     "extract": Entry("desync.cli.extract:extract", "Read an index and build its blob"),
     "index-server": Entry("desync.cli.index_server:index_server", "Serve indexes over HTTP(S)"),
     "info": Entry("desync.cli.info:info", "Show figures about an index"),
     "inspect-chunks": Entry(
         "desync.cli.inspect_chunks:inspect_chunks", "Print the chunks of an index with their sizes"
     ),
+    "list": Entry("desync.cli.list:list", "Print what is in an archive"),
     "list-chunks": Entry("desync.cli.list_chunks:list_chunks", "Print the chunk ids in an index"),
     "make": Entry("desync.cli.make:make", "Chunk a file and write its index"),
     "manpage": Entry("desync.cli.manpage:manpage", "Write manual pages"),

@@ -64,14 +64,16 @@ class CatarEncoder:
     :param flags: the feature flags of the archive, normalized (:mod:`desync.formats.flags`).
     :param as_go: write what Go desync writes: a NUL behind the values of xattrs, xattrs of all
         namespaces and of symbolic links; no fifos and sockets.
+    :param with_fifos: write fifos and sockets all the same.
     """
 
-    def __init__(self, flags: int, *, as_go: bool = False) -> None:
+    def __init__(self, flags: int, *, as_go: bool = False, with_fifos: bool = False) -> None:
         refused = feature.why_refused(flags)
         if refused is not None:
             raise ValueError(refused)
         self.flags = flags
         self.as_go = as_go
+        self._without_fifos = as_go and not with_fifos
         self._open: list[Children] = []
         self._offset = 0
         self._payload_left = 0
@@ -96,7 +98,7 @@ class CatarEncoder:
 
         :param mode: as in ``st_mode``.
         """
-        if self.as_go and stat.S_IFMT(mode) in (stat.S_IFIFO, stat.S_IFSOCK):
+        if self._without_fifos and stat.S_IFMT(mode) in (stat.S_IFIFO, stat.S_IFSOCK):
             return False
         needed = catar.feature_of_type(mode)
         return not needed or bool(self.flags & needed)

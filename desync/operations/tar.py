@@ -41,6 +41,7 @@ class Packing(NamedTuple):
     :ivar as_go: whether it is to be what Go desync writes, not what casync writes.
     :ivar selection: what is left out.
     :ivar no_time: whether all times are 0.
+    :ivar with_fifos: whether fifos and sockets are recorded, which Go desync leaves out.
     :ivar uid_shift: what is taken from every owner's id.
     :ivar uid_range: owners' ids are taken modulo this; None for all.
     """
@@ -49,6 +50,7 @@ class Packing(NamedTuple):
     as_go: bool = True
     selection: Selection = Selection()
     no_time: bool = False
+    with_fifos: bool = False
     uid_shift: int = 0
     uid_range: int | None = None
 
@@ -74,7 +76,7 @@ def pack(
         numbers_for_names=not flags & catar.WITH_UIDS,
     )
     reader = MetadataReader(flags, owners, as_go=packing.as_go, no_time=packing.no_time)
-    encoder = CatarEncoder(flags, as_go=packing.as_go)
+    encoder = CatarEncoder(flags, as_go=packing.as_go, with_fifos=packing.with_fifos)
     return TreeWalk(root, encoder, reader, packing.selection, skipped, output).pieces()
 
 
