@@ -19,7 +19,7 @@ from .objects import INDEX_TYPE, ObjectMissing, ObjectTooLarge
 if TYPE_CHECKING:
     from desync.chunking.digests import Digest
 
-    from .objects import IBucket
+    from .objects import IObjects
 
 #: Bytes. An index of 25 million chunks.
 _LARGEST_INDEX: Final = 1 << 30
@@ -38,7 +38,7 @@ class ObjectIndexStore:
 
     def __init__(
         self,
-        bucket: IBucket,
+        bucket: IObjects,
         prefix: str,
         digest: Digest | None = None,
         limit: int = _LARGEST_INDEX,

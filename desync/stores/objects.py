@@ -7,6 +7,8 @@ What stores in buckets need of an object store, whichever it is.
 and indexes in anything that provides :class:`IBucket`: S3 (:mod:`.s3`), Google Cloud Storage
 (:mod:`.gcs`). A bucket makes each request again that failed in a way that may pass, so that a
 listing of millions of objects needn't begin anew.
+
+A web server has less: :class:`.keyed_chunks.KeyedChunkStore` needs :class:`IObjects` only.
 """
 
 from __future__ import annotations
@@ -60,12 +62,12 @@ class Page(NamedTuple):
     now: float | None = None
 
 
-class IBucket(Interface):
+class IObjects(Interface):
     """
-    A bucket, or the part of one whose keys begin alike.
+    What has objects under keys: a bucket, a web server.
 
-    All of them raise StoreError if the bucket isn't there, refuses, or can't be reached. Errors
-    name the bucket, the cause, and the request as the service knows it.
+    All of its methods raise StoreError if it isn't there, refuses, or can't be reached. Errors name
+    it, the cause, and the request as the service knows it.
     """
 
     location = Attribute("How a user names it, secrets masked: ``str``.")
@@ -91,6 +93,13 @@ class IBucket(Interface):
     def put(key: str, body: bytes, content_type: str, checksum: str) -> Deferred[None]:
         """Write an object as a whole, replacing what was there."""
 
+    def close() -> Deferred[None]:
+        """Let go of connections."""
+
+
+class IBucket(IObjects):
+    """A bucket, or the part of one whose keys begin alike."""
+
     def remove(key: str) -> Deferred[None]:
         """Remove an object; one that isn't there is fine."""
 
@@ -103,9 +112,6 @@ class IBucket(Interface):
 
         :param token: of the page before; empty for the first.
         """
-
-    def close() -> Deferred[None]:
-        """Let go of connections."""
 
 
 class ObjectTooLarge(Exception):
