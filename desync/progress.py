@@ -39,13 +39,15 @@ class Tracker:
 
     :ivar done: units done.
     :ivar total: units there are; 0 when that isn't known.
+    :ivar sizes: what else there is to say: words and numbers of bytes.
     """
 
-    __slots__ = ("done", "total")
+    __slots__ = ("done", "sizes", "total")
 
     def __init__(self, total: int) -> None:
         self.done = 0
         self.total = total
+        self.sizes: dict[str, int] = {}
 
     def add(self, count: int) -> None:
         """Count some more units as done."""
@@ -205,8 +207,8 @@ class JsonLines(_Silent):
     One JSON object a line, every half second, for programs.
 
     Its keys are ``title``, ``done``, ``total`` (0 when not known), ``unit`` and ``elapsed``
-    (seconds); the last one of a phase has ``"finished": true`` if the phase was completed and
-    ``false`` if not.
+    (seconds); where a file is rebuilt also ``bytes-reused`` and ``bytes-fetched``. The last one of
+    a phase has ``"finished": true`` if the phase was completed and ``false`` if not.
     """
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
@@ -247,6 +249,7 @@ class _JsonTracker(_TimedTracker):
             "total": self.total,
             "unit": self.unit,
             "elapsed": round(now - self.started, 3),
+            **{f"bytes-{what}": size for what, size in self.sizes.items()},
         }
         if self.finished is not None:
             state["finished"] = self.finished
@@ -297,6 +300,12 @@ class _BarTracker(Tracker):
         self.bar = bar
 
     def changed(self) -> None:
+        if self.sizes:
+            words = (
+                f"{self.bar.format_sizeof(size, 'B', 1024)} {what}"
+                for what, size in self.sizes.items()
+            )
+            self.bar.set_postfix_str(", ".join(words), refresh=False)
         self.bar.update(self.done - self.bar.n)
 
     def finish(self) -> None:

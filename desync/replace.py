@@ -32,12 +32,21 @@ class Replacement:
     A file that is about to take another's place; made by :func:`replacing`.
 
     :ivar path: where it will be.
+    :ivar has_content: whether it begins with what an earlier run left of it.
     """
 
     def __init__(
-        self, path: str, mode: int | None, sync: str, shown: str | None, regular: bool
+        self,
+        path: str,
+        mode: int | None,
+        sync: str,
+        shown: str | None,
+        regular: bool,
+        resume: bool = False,
     ) -> None:
         self.path = path
+        self.has_content = False
+        self._resume = resume
         self._regular = regular
         self._shown = path if shown is None else shown
         self._sync = sync != "none"
@@ -131,12 +140,14 @@ class Replacement:
         self._target = os.path.realpath(self.path)
         directory, name = os.path.split(self._target)
         part = os.fsdecode(os.fsencode(name)[:_NAME_PART])
+        left = self._take_over(directory, part) if self._resume else False
         _remove_stale(directory, part)
-        while True:
+        while not left:
             self._temporary = os.path.join(directory, f".{part}.{os.urandom(_RANDOM_BYTES).hex()}")
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._temporary, flags, _WORKING_MODE)
-            if _lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
+            lock = lock_for_workers if self._resume else _lock
+            if lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
                 break
             # Somebody who looks for stale files took it for one before it was locked.
             descriptor, self._descriptor = self._descriptor, -1
@@ -144,6 +155,29 @@ class Replacement:
         # The umask may have taken even that.
         umask.set_mode(self._descriptor, _WORKING_MODE)
         self._mode = mode
+
+    def _take_over(self, directory: str, part: str) -> bool:
+        """Go on with the newest of what killed runs have left, if there is anything."""
+        found = []
+        for path in _temporary_files(directory, part):
+            with contextlib.suppress(OSError):
+                found.append((os.lstat(path).st_mtime_ns, path))
+        for _, path in sorted(found, reverse=True):
+            flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            try:
+                descriptor = os.open(path, flags)
+            except OSError:
+                continue
+            there = os.fstat(descriptor)
+            # Nobody else can have written to it, nor will.
+            ours = stat.S_ISREG(there.st_mode) and there.st_uid == os.geteuid()
+            ours = ours and stat.S_IMODE(there.st_mode) == _WORKING_MODE
+            if ours and lock_for_workers(descriptor) and os.fstat(descriptor).st_nlink == 1:
+                self._descriptor, self._temporary = descriptor, path
+                self.has_content = there.st_size > 0
+                return True
+            os.close(descriptor)
+        return False
 
     def _finish(self) -> None:
         if self._temporary is not None and self._mode is not None:
@@ -166,7 +200,7 @@ class Replacement:
 
     def _discard(self) -> None:
         # The first error is the one to tell.
-        if self._temporary is not None:
+        if self._temporary is not None and not self._resume:
             try:
                 self._remove()
             except BaseException:
@@ -194,6 +228,7 @@ def replacing(
     *,
     shown: str | None = None,
     regular: bool = False,
+    resume: bool = False,
 ) -> Replacement:
     """
     Write a file that replaces another, or appears, only once it is complete::
@@ -214,9 +249,11 @@ def replacing(
         disk; anything else: wait for both.
     :param shown: how errors name the target; its path if None.
     :param regular: refuse a target that isn't a regular file, instead of writing to it.
+    :param resume: go on with the temporary file that an earlier run left, if there is one, and
+        leave it when something fails.
     :raises FileError: if the file can't be written or put in place.
     """
-    return Replacement(path, mode, sync, shown, regular)
+    return Replacement(path, mode, sync, shown, regular, resume)
 
 
 def _lock(descriptor: int) -> bool:
@@ -235,6 +272,48 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
+def lock_for_workers(descriptor: int) -> bool:
+    """
+    Lock a file that has been opened for writing here, and that workers will open too.
+
+    :func:`share_lock` is for them: the file stays locked as long as one of them has it open, should
+    this process be killed.
+
+    :returns: False if somebody else is writing it. Where there are no locks, all is well.
+    """
+    return _lock(descriptor) and share_lock(descriptor)
+
+
+def share_lock(descriptor: int) -> bool:
+    """Take part in the lock of somebody who has :func:`lock_for_workers`."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
+def _temporary_files(directory: str, part: str) -> list[str]:
+    """List the temporary files of a target, whoever writes them or has left them."""
+    try:
+        names = os.listdir(directory or ".")
+    except OSError:
+        return []
+    begin = f".{part}."
+    digits = frozenset("0123456789abcdef")
+    return [
+        os.path.join(directory, name)
+        for name in names
+        if name.startswith(begin)
+        and len(name) == len(begin) + 2 * _RANDOM_BYTES
+        and digits.issuperset(name[len(begin) :])
+    ]
+
+
 def _remove_stale(directory: str, part: str) -> None:
     """
     Remove what was left by others who wrote the same target and were killed.
@@ -244,18 +323,9 @@ def _remove_stale(directory: str, part: str) -> None:
     """
     try:
         import fcntl
-
-        names = os.listdir(directory or ".")
-    except (ImportError, OSError):
+    except ImportError:
         return
-    begin = f".{part}."
-    digits = frozenset("0123456789abcdef")
-    for name in names:
-        if not name.startswith(begin) or len(name) != len(begin) + 2 * _RANDOM_BYTES:
-            continue
-        if not digits.issuperset(name[len(begin) :]):
-            continue
-        path = os.path.join(directory, name)
+    for path in _temporary_files(directory, part):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:

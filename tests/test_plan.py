@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from desync.assembly.matching import match
 from desync.assembly.plan import Plan, first_positions
 from desync.chunking import kernels, portable
 from desync.chunking.digests import SHA512_256
@@ -97,6 +98,70 @@ class PlanTests(SynchronousTestCase):
         plan = Plan(index_of([bytes(256), bytes(256), b"x"]), None)
         self.assertEqual(plan.totals.null_chunks, 0)
         self.assertEqual(list(plan.runs(10, 10_000)), [(0, 1), (2, 3)])
+
+    @given(PIECES, st.lists(PIECES, max_size=3), st.data())
+    @settings(max_examples=150, deadline=None)
+    def test_seeds_and_what_is_there(
+        self, pieces: list[bytes], seeds: list[list[bytes]], data: st.DataObject
+    ) -> None:
+        """Whatever seeds and the target have, carrying out the plan gives the file."""
+        index = index_of(pieces)
+        flags = st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces))
+        kept = data.draw(st.none() | flags.map(bytes))
+        plan = Plan(index, NULL, [index_of(seed) for seed in seeds], kept)
+        wanted = b"".join(pieces)
+        files = [b"".join(seed) for seed in seeds]
+        target = bytearray(b"?" * len(wanted))
+        known = {index.id(position) for position in range(len(pieces)) if kept and kept[position]}
+        known.update(SHA512_256.id_of(piece) for seed in seeds for piece in seed)
+        for part in plan.parts():
+            here = slice(part.start, part.start + part.length)
+            if part.kind in ("kept", "fetch"):
+                target[here] = wanted[here]
+            elif part.kind == "null":
+                target[here] = bytes(part.length)
+            elif part.kind == "seed":
+                target[here] = files[part.seed][part.source : part.source + part.length]
+        for source, place, length in plan.copies():
+            target[place : place + length] = target[source : source + length]
+        self.assertEqual(bytes(target), wanted)
+        self.assertEqual(known.intersection(plan.fetched_ids()), set(), "fetched needlessly")
+        places = plan.fetched_positions()
+        fetched = [index.id(places.of(chunk_id)) for chunk_id in plan.fetched_ids()]
+        self.assertEqual(fetched, list(plan.fetched_ids()))
+        self.assertEqual(sum(plan.totals[::2]), len(pieces))
+        self.assertEqual(sum(plan.totals[1::2]), len(wanted))
+        self.assertEqual(sum(length for _, length in plan.nulls()), plan.totals.null_bytes, "holes")
+
+    def test_the_longest_run_wins(self) -> None:
+        """Of the runs that begin at a place the longest is taken, of equal ones the first."""
+        a, b, c, d, x, y = (bytes([number]) * 64 for number in b"abcdxy")
+        index = index_of([a, b, c, d, a, b])
+        seeds = [index_of([a, b, x, c, d]), index_of([y, a, b, c]), index_of([b, c, d])]
+        runs = match(index, seeds, bytes([1]) * 6)
+        self.assertEqual(list(runs), [(0, 3, 1, 1), (3, 1, 0, 4), (4, 2, 0, 0)])
+
+    def test_runs_end_with_their_seed(self) -> None:
+        """What one seed ends with and the next begins with is no run."""
+        a, b, c = (bytes([number]) * 64 for number in b"abc")
+        runs = match(index_of([a, b, c]), [index_of([a]), index_of([b, c])], bytes([1]) * 3)
+        self.assertEqual(list(runs), [(0, 1, 0, 0), (1, 2, 1, 0)])
+
+    def test_long_runs(self) -> None:
+        """Runs of any length are found to their last chunk, and no further."""
+        chance = random.Random(5)
+        chunks = [bytes([number, number + 1]) * 32 for number in range(200)]
+        for _ in range(200):
+            begin, length = chance.randrange(190), chance.randrange(1, 190)
+            seed = chunks[begin : begin + length]
+            runs = match(index_of(chunks), [index_of(seed)], bytes([1]) * 200)
+            self.assertEqual(list(runs), [(begin, len(seed), 0, 0)])
+
+    def test_a_seed_of_one_chunk_again_and_again(self) -> None:
+        """Thousands of places to begin at don't take thousands of times as long."""
+        index = index_of([b"a" * 64] * 5000)
+        runs = match(index, [index_of([b"a" * 64] * 4000)], bytes([1]) * 5000)
+        self.assertEqual(list(runs), [(0, 4000, 0, 0), (4000, 1000, 0, 0)])
 
     def test_neighbors_are_copied_together(self) -> None:
         """A sequence that repeats as a whole is one copy."""

@@ -122,9 +122,9 @@ class ExtractTests(Transfers):
             self.assertEqual(file.read(), self.data)
         self.assertEqual(
             outcome.chunks_from_store,
-            len(self.index.ids.sorted_unique()) - (1 if outcome.chunks_null else 0),
+            len(self.index.ids.sorted_unique()) - (1 if outcome.chunks_from_seeds else 0),
         )
-        self.assertGreater(outcome.chunks_null, 0)
+        self.assertGreater(outcome.chunks_from_seeds, 0)
         self.assertGreater(outcome.bytes_copied, 0)
 
     def test_a_missing_chunk(self) -> None:

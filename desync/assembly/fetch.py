@@ -4,22 +4,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from zope.interface import implementer
 
 from desync.assembly.ahead import stream_ahead
 from desync.assembly.pending import Pending
 from desync.assembly.writing import copy_within, write_all
-from desync.chunking import kernels
 from desync.errors import ChunkInvalid, ChunkMissing
 from desync.interfaces import IBatch, IChunkSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from twisted.python.failure import Failure
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from desync.formats.ids import ChunkIds
     from desync.formats.index import Index
     from desync.interfaces import IChunkSource
-    from desync.progress import Tracker
 
     #: Calls a function that may block in a thread: what ``deferToThreadPool`` does.
     InThread = Callable[..., Deferred[Any]]
@@ -49,17 +46,21 @@ class ChunkDownloads:
         self._in_thread = in_thread
         self._concurrency = concurrency
 
-    async def fetch(self, plan: Plan, descriptor: int, tracker: Tracker) -> None:
+    async def fetch(
+        self, plan: Plan, descriptor: int, progress: Callable[[int, int], object]
+    ) -> None:
         """
         Write what a plan fetches and copies into a file that has its final size.
 
         :param descriptor: open for reading and writing.
-        :param tracker: told of chunks that were fetched.
+        :param progress: told of chunks, and bytes of them, as they are done.
         :raises ChunkMissing: if the store doesn't have a chunk.
         :raises OSError, EOFError: if the file can't be written, or is truncated meanwhile.
         :raises: whatever fetching a chunk failed with.
         """
-        sink = _Writer(plan, descriptor, self._in_thread, tracker)
+        if not plan.totals.fetched_chunks and not plan.totals.copied_chunks:
+            return
+        sink = _Writer(plan, descriptor, self._in_thread, progress)
         fetching = self._batch.get_many(plan.fetched_ids(), sink)
         sink.abort = fetching.cancel
         try:
@@ -80,6 +81,36 @@ class ChunkDownloads:
                 await sink.pending.watch(self._in_thread(copy_within, descriptor, *copy))
         finally:
             await sink.pending.settled()
+
+    async def fetch_beside(
+        self,
+        work: Coroutine[Any, Any, None],
+        plan: Plan,
+        descriptor: int,
+        progress: Callable[[int, int], object],
+    ) -> None:
+        """
+        Do what :meth:`fetch` does while something else is done. When one fails the other is
+        cancelled; both have ended when this does.
+
+        :raises: what the one that failed first raised.
+        """
+        both = [
+            Deferred.fromCoroutine(work),
+            Deferred.fromCoroutine(self.fetch(plan, descriptor, progress)),
+        ]
+        errors: list[Failure] = []
+
+        def stop(failure: Failure) -> None:
+            errors.append(failure)
+            for one in both:
+                one.cancel()
+
+        for one in both:
+            one.addErrback(stop)
+        await gatherResults(both)
+        if errors:
+            errors[0].raiseException()
 
     async def stream(
         self, index: Index, first: int, stop: int, take: Callable[[bytes], object]
@@ -129,28 +160,32 @@ async def _hand_over(
 class _Writer:
     """Writes chunks where a plan says that they belong."""
 
-    def __init__(self, plan: Plan, descriptor: int, in_thread: InThread, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        descriptor: int,
+        in_thread: InThread,
+        progress: Callable[[int, int], object],
+    ) -> None:
         self._plan = plan
         self._descriptor = descriptor
         self._in_thread = in_thread
-        self._tracker = tracker
+        self._progress = progress
         self.abort: Callable[[], None] = lambda: None
         self.error: BaseException | None = None
         self.written = 0
         self.pending = Pending()
-        ids = plan.index.ids
-        self._ids = ids
-        self._order = memoryview(kernels.sort_ids(*ids.layout)).cast("I")
+        self._places = plan.fetched_positions()
 
     def chunks(self, batch: Sequence[Chunk]) -> Deferred[None]:
-        writing: Deferred[None] = self._in_thread(self._write, batch)
-        writing.addCallback(self._count, len(batch))
-        return self.pending.watch(writing)
+        writing: Deferred[int] = self._in_thread(self._write, batch)
+        return self.pending.watch(writing.addCallback(self._count, len(batch)))
 
-    def _write(self, batch: Sequence[Chunk]) -> None:
+    def _write(self, batch: Sequence[Chunk]) -> int:
+        total = 0
         index = self._plan.index
         for chunk in batch:
-            position = self._position(chunk.chunk_id)
+            position = self._places.of(chunk.chunk_id)
             plain = chunk.plain
             size = index.length(position)
             if len(plain) != size:
@@ -158,15 +193,12 @@ class _Writer:
                     chunk.chunk_id, f"unexpected size: {len(plain)} instead of {size} bytes"
                 )
             write_all(self._descriptor, [plain], index.start(position))
+            total += size
+        return total
 
-    def _position(self, chunk_id: bytes) -> int:
-        """Find the first place of a chunk: of equal ids the order has the first position first."""
-        found = bisect_left(self._order, chunk_id, key=self._ids.__getitem__)
-        return self._order[found]
-
-    def _count(self, _: None, chunks: int) -> None:
+    def _count(self, size: int, chunks: int) -> None:
         self.written += chunks
-        self._tracker.add(chunks)
+        self._progress(chunks, size)
 
     def absent(self, ids: ChunkIds) -> None:
         self._fail(ChunkMissing(ids[0]))

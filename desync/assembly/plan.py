@@ -1,36 +1,66 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The plan of a rebuild: where each part of the target comes from. Pure data, made from the index
-alone.
+The plan of a rebuild: where each part of the target comes from. Pure data, made from indexes alone.
 
-A chunk that occurs several times is fetched for its first place and copied to the others. Null
-chunks, which are as long as a chunk can be and hold nothing but zeros, are holes in a fresh target.
-What is kept of an index beside itself is five bytes a chunk.
+Null chunks, which are as long as a chunk can be and hold nothing but zeros, are holes. What a seed
+has comes from the seed, in runs as long as possible. Of the rest, a chunk that occurs several times
+is fetched for its first place and copied to the others, or copied from where the target has it
+already. What is kept of an index beside itself is five bytes a chunk.
 """
 
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from desync.assembly.matching import SeedRuns, match
 from desync.assembly.runs import runs_of
 from desync.chunking import kernels
 from desync.errors import InvalidIndex
 from desync.formats.ids import ChunkIds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from desync.formats.index import Index
 
+_UNDECIDED: Final = 0
+_KEPT: Final = 1
+_NULL: Final = 2
+_SEEDED: Final = 3
+_FETCHED: Final = 4
+_COPIED: Final = 5
+
+
+def _only(kind: int) -> bytes:
+    """Make a table for ``translate``: 1 for a kind, 0 for all others."""
+    return bytes(each == kind for each in range(256))
+
 
 class Copy(NamedTuple):
-    """A range of the target that repeats an earlier one. Offsets and length are in bytes."""
+    """A range of the target that repeats another one. Offsets and length are in bytes."""
 
     source: int
     target: int
     length: int
+
+
+class Part(NamedTuple):
+    """
+    A range of the target and where it comes from. Offsets and length are in bytes.
+
+    :ivar kind: ``"kept"``, ``"null"``, ``"seed"``, ``"fetch"`` or ``"copy"``.
+    :ivar source: where it is in its seed, or of a copy in the target.
+    :ivar seed: the number of the seed.
+    """
+
+    start: int
+    length: int
+    kind: str
+    source: int = 0
+    seed: int = 0
 
 
 class Totals(NamedTuple):
@@ -42,6 +72,13 @@ class Totals(NamedTuple):
     copied_bytes: int
     null_chunks: int
     null_bytes: int
+    seeded_chunks: int
+    seeded_bytes: int
+    kept_chunks: int
+    kept_bytes: int
+
+
+_NAMES: Final = {_KEPT: "kept", _NULL: "null", _SEEDED: "seed", _FETCHED: "fetch", _COPIED: "copy"}
 
 
 class Plan:
@@ -51,34 +88,56 @@ class Plan:
     :param index: what is to be rebuilt.
     :param null_id: the id of the null chunk, or None where zeros have to be fetched like everything
         else.
+    :param seeds: indexes of files that may have chunks in common.
+    :param kept: by position in the index: 1 for chunks that the target has in their place, 0 for
+        the others. None if it has nothing.
+    :ivar seed_runs: what comes from seeds.
     :raises InvalidIndex: if a chunk has two lengths: it can only be what its id says in one place,
         and what is copied isn't looked at again.
     """
 
-    def __init__(self, index: Index, null_id: bytes | None) -> None:
+    def __init__(
+        self,
+        index: Index,
+        null_id: bytes | None,
+        seeds: Sequence[Index] = (),
+        kept: bytes | bytearray | None = None,
+    ) -> None:
         self.index = index
         self._first = first_positions(index.ids)
-        self._null = -1
-        #: A byte for each position: whether the chunk is fetched for this place.
-        self._fetched = bytearray(len(index))
-        self.totals = self._look(null_id)
+        #: How each position is come by.
+        self._kinds = bytearray(len(index)) if kept is None else bytearray(kept)
+        if len(self._kinds) != len(index):
+            raise ValueError("what is kept is told by a byte for each chunk")
+        #: Where a chunk's content is copied from: by the first position that has its id.
+        self._origin = self._first if kept is None else self._origins()
+        self.seeds = seeds
+        self.seed_runs = SeedRuns()
+        self._find_nulls(null_id)
+        if seeds:
+            self._use_seeds()
+        self.totals = self._decide()
 
-    def _look(self, null_id: bytes | None) -> Totals:
-        """Find out what is to be done with each chunk, and add it up."""
+    def _origins(self) -> array[int]:
+        """Let everything that the target has in its place be what others are copied from."""
+        origins = array("I", self._first)
+        position = self._kinds.find(_KEPT)
+        while position >= 0:
+            origins[self._first[position]] = position
+            position = self._kinds.find(_KEPT, position + 1)
+        return origins
+
+    def _find_nulls(self, null_id: bytes | None) -> None:
+        """Find the holes, and make sure that equal chunks are equally long."""
         largest = self.index.sizes.max
-        null = -1
-        fetched_bytes = copied_bytes = null_bytes = null_chunks = 0
-        fetched = self._fetched
-        position = 0
-        repeated = repeated_length = -1
-        for (_, length, chunk_id), first in zip(self.index, self._first, strict=True):
+        kinds = self._kinds
+        null = repeated = repeated_length = -1
+        places = enumerate(self._first)
+        for (_, length, chunk_id), (position, first) in zip(self.index, places, strict=True):
             if first == position:
                 # Only a chunk of the maximal size is the null chunk.
                 if length == largest and chunk_id == null_id:
                     null = position
-                else:
-                    fetched[position] = 1
-                    fetched_bytes += length
             else:
                 if first != repeated:
                     repeated, repeated_length = first, self.index.length(first)
@@ -88,22 +147,39 @@ class Plan:
                         f"chunk {chunk_id.hex()} has {repeated_length} bytes in one place "
                         f"and {length} in another",
                     )
-            if first == null:
-                null_chunks += 1
-                null_bytes += length
-            elif first != position:
-                copied_bytes += length
-            position += 1
-        self._null = null
-        fetched_chunks = fetched.count(1)
-        copied_chunks = position - fetched_chunks - null_chunks
-        return Totals(
-            fetched_chunks, fetched_bytes, copied_chunks, copied_bytes, null_chunks, null_bytes
-        )
+            if first == null and not kinds[position]:
+                kinds[position] = _NULL
+
+    def _use_seeds(self) -> None:
+        undecided = self._kinds.translate(_only(_UNDECIDED))
+        self.seed_runs = match(self.index, self.seeds, undecided)
+        for position, count, _, _ in self.seed_runs:
+            self._kinds[position : position + count] = bytes([_SEEDED]) * count
+
+    def _decide(self) -> Totals:
+        """Fetch once what is left, copy it to its other places, and add it all up."""
+        chunks = [0] * 6
+        sizes = [0] * 6
+        kinds, origin = self._kinds, self._origin
+        places = enumerate(self._first)
+        for (_, length, _), (position, first) in zip(self.index, places, strict=True):
+            kind = kinds[position]
+            if kind == _UNDECIDED:
+                there = origin[first]
+                if there != position and kinds[there] in (_KEPT, _FETCHED):
+                    kind = _COPIED
+                else:
+                    kind = _FETCHED
+                    origin[first] = position
+                kinds[position] = kind
+            chunks[kind] += 1
+            sizes[kind] += length
+        order = (_FETCHED, _COPIED, _NULL, _SEEDED, _KEPT)
+        return Totals(*(figure for kind in order for figure in (chunks[kind], sizes[kind])))
 
     def is_fetched(self, position: int) -> bool:
         """Tell whether the chunk at a position is fetched for this place."""
-        return bool(self._fetched[position])
+        return self._kinds[position] == _FETCHED
 
     def runs(self, most_chunks: int, most_bytes: int) -> Iterator[tuple[int, int]]:
         """
@@ -113,41 +189,97 @@ class Plan:
         :param most_bytes: likewise; a single chunk may be larger.
         :returns: the position of each run's first chunk and the one after its last.
         """
-        return runs_of(
-            self.index,
-            self._fetched,
-            most_chunks=most_chunks,
-            most_bytes=most_bytes,
-        )
+        return self._runs(_FETCHED, most_chunks, most_bytes)
+
+    def _runs(self, kind: int, most_chunks: int, most_bytes: int) -> Iterator[tuple[int, int]]:
+        wanted = self._kinds.translate(_only(kind))
+        return runs_of(self.index, wanted, most_chunks=most_chunks, most_bytes=most_bytes)
+
+    def nulls(self) -> Iterator[tuple[int, int]]:
+        """List the ranges that are to hold zeros: where each begins, and its length in bytes."""
+        index = self.index
+        for begin, end in self._runs(_NULL, len(index), index.size):
+            start = index.start(begin)
+            yield start, index.end(end - 1) - start
 
     def copies(self) -> Iterator[Copy]:
         """
         List what is copied within the target once all is fetched; neighbors that stay neighbors are
         one copy.
         """
+        index = self.index
         source = target = length = 0
-        position = -1
-        for (start, size, _), first in zip(self.index, self._first, strict=True):
-            position += 1
-            if first == position or first == self._null:
+        places = enumerate(self._first)
+        for (start, size, _), (position, first) in zip(index, places, strict=True):
+            if self._kinds[position] != _COPIED:
                 continue
-            origin = self.index.start(first)
-            if length and target + length == start and source + length == origin:
+            there = index.start(self._origin[first])
+            if length and target + length == start and source + length == there:
                 length += size
                 continue
             if length:
                 yield Copy(source, target, length)
-            source, target, length = origin, start, size
+            source, target, length = there, start, size
         if length:
             yield Copy(source, target, length)
 
     def fetched_ids(self) -> ChunkIds:
         """Give the ids that are fetched, sorted, each once."""
-        unique = self.index.ids.sorted_unique()
-        if self._null < 0:
-            return unique
-        null = ChunkIds.from_bytes(self.index.id(self._null), is_sorted=True)
-        return unique.difference(null)
+        ids = self.index.ids
+        totals = self.totals
+        if totals.fetched_chunks + totals.copied_chunks == len(ids):
+            return ids.sorted_unique()
+        packed = bytearray()
+        position = self._kinds.find(_FETCHED)
+        while position >= 0:
+            packed += ids[position]
+            position = self._kinds.find(_FETCHED, position + 1)
+        return ChunkIds.from_bytes(packed).sorted_unique()
+
+    def fetched_positions(self) -> FetchedPositions:
+        """Give a way to find the places that chunks are fetched for."""
+        return FetchedPositions(self)
+
+    def parts(self) -> Iterator[Part]:
+        """List where everything comes from, in the target's order; neighbors in one."""
+        index, kinds = self.index, self._kinds
+        copies, runs = self.copies(), iter(self.seed_runs)
+        position = 0
+        while position < len(index):
+            kind = kinds[position]
+            start = index.start(position)
+            if kind == _SEEDED:
+                run = next(runs)
+                position += run.chunks
+                source = self.seeds[run.seed].start(run.seed_position)
+                yield Part(start, index.end(position - 1) - start, "seed", source, run.seed)
+                continue
+            if kind == _COPIED:
+                copy = next(copies)
+                position = index.position_of(copy.target + copy.length)
+                yield Part(start, copy.length, "copy", copy.source)
+                continue
+            while position < len(index) and kinds[position] == kind:
+                position += 1
+            yield Part(start, index.end(position - 1) - start, _NAMES[kind])
+
+
+class FetchedPositions:
+    """Where in a target fetched chunks belong."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._ids = plan.index.ids
+        self._order = memoryview(kernels.sort_ids(*self._ids.layout)).cast("I")
+
+    def of(self, chunk_id: bytes) -> int:
+        """Find the place that a chunk is fetched for, which there must be."""
+        found = bisect_left(self._order, chunk_id, key=self._ids.__getitem__)
+        # Of equal ids the first position comes first, and that is the one but for targets that
+        # have something already.
+        while not self._plan.is_fetched(self._order[found]):
+            found += 1
+        return self._order[found]
 
 
 def first_positions(ids: ChunkIds) -> array[int]:

@@ -48,16 +48,16 @@ def _write_at(descriptor: int, buffers: Sequence[bytes | memoryview], offset: in
 
 def copy_within(descriptor: int, source: int, target: int, length: int) -> None:
     """
-    Copy a range of a file to a later place in the same file.
+    Copy a range of a file to another place in the same file.
 
-    The two may overlap where a pattern repeats itself.
+    The two may overlap where a pattern repeats itself; what is copied then lies before its copy.
 
     :raises EOFError: if the file is shorter.
     :raises OSError: if the system refuses.
     """
     while length:
         # No more at a time than lies between the two: what follows may have to be copied first.
-        data = os.pread(descriptor, min(length, _COPY, target - source), source)
+        data = os.pread(descriptor, min(length, _COPY, abs(target - source)), source)
         if not data:
             raise EOFError("it was truncated while it was being written")
         write_all(descriptor, [data], target)

@@ -16,7 +16,9 @@ from .invocation import Invocation
 from .storing import CODEC, check_not_same, start_pool, sync_flag
 
 if TYPE_CHECKING:
+    from desync.assembly.plan import Plan
     from desync.operations.extract import Extracted
+    from desync.operations.seeds import Seed
 
 
 @command(
@@ -31,12 +33,27 @@ if TYPE_CHECKING:
 @argument("output")
 @flag("--store", "-s", kind=STRINGS, help="source store; several are asked in turn")
 @flag("--cache", "-c", help="store where chunks from the others are kept, and looked for first")
-@flag("--seed", kind=STRINGS, help="index of a file that may have chunks in common")
-@flag("--seed-dir", kind=STRINGS, help="directory with indexes of such files")
-@flag("--skip-invalid-seeds", kind=BOOLEAN, help="do without seeds that aren't what they should be")
-@flag("--regenerate-invalid-seeds", kind=BOOLEAN, help="make the index of such a seed anew")
-@flag("--in-place", "-k", kind=BOOLEAN, help="change the output file itself, reusing what it has")
-@flag("--resume", kind=BOOLEAN, help="keep what an interrupted extract has made, and go on from it")
+@flag(
+    "--seed",
+    kind=STRINGS,
+    help="file that may have chunks in common: its index FILE.caibx, INDEX:DATA, or the file alone",
+)
+@flag("--seed-dir", kind=STRINGS, help="directory with indexes, and beside them such files")
+@flag(
+    "--seed-output", kind=BOOLEAN, default=True, help="take what the old output file has, as well"
+)
+@flag(
+    "--skip-invalid-seeds",
+    kind=BOOLEAN,
+    help="do without seeds that aren't what their indexes say (the default)",
+)
+@flag("--regenerate-invalid-seeds", kind=BOOLEAN, help="find out what such seeds have instead")
+@flag("--strict-seeds", kind=BOOLEAN, help="fail if there is such a seed")
+@flag("--in-place", "-k", kind=BOOLEAN, help="change the output file itself, keeping what it has")
+@flag(
+    "--resume", kind=BOOLEAN, help="go on from where an interrupted extract with this flag got to"
+)
+@flag("--dry-run", kind=BOOLEAN, help="only print what would come from where")
 @flag("--print-stats", kind=BOOLEAN, help="print where the chunks came from, as JSON, to stdout")
 @sync_flag
 @store_flags
@@ -48,34 +65,30 @@ def extract(
     cache: str | None,
     seed: list[str],
     seed_dir: list[str],
+    seed_output: bool,
     skip_invalid_seeds: bool,
     regenerate_invalid_seeds: bool,
+    strict_seeds: bool,
     in_place: bool,
     resume: bool,
+    dry_run: bool,
     print_stats: bool,
     sync: str,
 ) -> None:
     """
     Build a blob from its index and its chunks.
 
-    The output file is replaced once the new one is complete and every chunk was checked. "-" reads
-    the index from stdin.
+    The output file is replaced once the new one is complete and every chunk was checked; with -k it
+    is changed itself, and can be a block device. What comes from a seed is checked too, and fetched
+    from a store if it is wrong. "-" reads the index from stdin.
     """
     if skip_invalid_seeds and regenerate_invalid_seeds:
         raise UsageError(
             "is not possible to use at the same time --skip-invalid-seeds and"
             " --regenerate-invalid-seeds"
         )
-    for name, given in (
-        ("--seed", seed),
-        ("--seed-dir", seed_dir),
-        ("--skip-invalid-seeds", skip_invalid_seeds),
-        ("--regenerate-invalid-seeds", regenerate_invalid_seeds),
-        ("--in-place", in_place),
-        ("--resume", resume),
-    ):
-        if given:
-            raise UsageError(f"{name} is not supported by this version yet")
+    if strict_seeds and (skip_invalid_seeds or regenerate_invalid_seeds):
+        raise UsageError("--strict-seeds is the opposite of the other flags for invalid seeds")
     check_not_same(index, output)
 
     from desync.stores.opening import local_source
@@ -85,21 +98,75 @@ def extract(
     parsed = read_index(invocation, index)
     with Pool(pool_size(invocation.concurrency)) as pool:
         if files is not None:
-            start_pool(pool, parsed.size, "desync.jobs.rebuild", CODEC)
-        from desync.operations.extract import extract
+            start_pool(pool, parsed.size, "desync.jobs.rebuild_worker", CODEC)
+        from desync.operations import extract as operation
 
         progress = invocation.progress
+        seeds = _seeds(invocation, index, seed, seed_dir)
+        manner = operation.Manner(
+            in_place=in_place,
+            resume=resume,
+            seed_output=seed_output,
+            invalid_seeds=(
+                operation.REGENERATE
+                if regenerate_invalid_seeds
+                else operation.REFUSE
+                if strict_seeds
+                else operation.SKIP
+            ),
+        )
+        how = (seeds, manner, invocation.note)
+        if dry_run:
+            plan, names = run(operation.rehearse(parsed, output, pool, progress, *how))
+            show_plan(invocation, plan, names)
+            return
         if files is not None:
-            extracted = run(extract(parsed, output, files, pool, progress, sync))
+            extracted = run(operation.extract(parsed, output, files, pool, progress, sync, *how))
         else:
             from .layered import Layered, run_layered
 
             async def work(session: Layered) -> Extracted:
                 source = session.downloads(store, cache)
-                return await extract(parsed, output, source, pool, progress, sync)
+                workers = session.pool(pool)
+                return await operation.extract(
+                    parsed, output, source, workers, progress, sync, *how
+                )
 
             extracted = run_layered(invocation, work)
     if print_stats:
         from desync import gojson
 
         invocation.print(gojson.dumps(extracted.to_json()))
+
+
+def _seeds(
+    invocation: Invocation, index: str, seeds: list[str], directories: list[str]
+) -> list[Seed]:
+    if not seeds and not directories:
+        return []
+    from .seeding import read_seeds
+
+    return read_seeds(invocation, index, seeds, directories)
+
+
+def show_plan(invocation: Invocation, plan: Plan, seeds: list[str]) -> None:
+    """
+    Print a plan: a line for each range of the output (where it begins, how long it is, what it
+    comes from, and where it is there), and then what all that adds up to.
+    """
+    names = {"fetch": "store", "null": "zeros", "kept": "in place", "copy": "output"}
+    for part in plan.parts():
+        origin = seeds[part.seed] if part.kind == "seed" else names[part.kind]
+        line = f"{part.start}\t{part.length}\t{origin}"
+        if part.kind in ("seed", "copy"):
+            line += f"\t{part.source}"
+        invocation.print(line)
+    totals = plan.totals
+    for what, chunks, size in (
+        ("to fetch", totals.fetched_chunks, totals.fetched_bytes),
+        ("from seeds", totals.seeded_chunks, totals.seeded_bytes),
+        ("kept in place", totals.kept_chunks, totals.kept_bytes),
+        ("repeated", totals.copied_chunks, totals.copied_bytes),
+        ("zeros", totals.null_chunks, totals.null_bytes),
+    ):
+        invocation.print(f"{what}: {size} bytes in {chunks} chunks")

@@ -32,7 +32,8 @@ class SourceFile:
     """
 
     def __init__(self, path: str | bytes, shown: str | None = None) -> None:
-        self.path = os.fsdecode(path) if shown is None else shown
+        self._location = os.fsdecode(path)
+        self.path = self._location if shown is None else shown
         try:
             # Not to wait for whoever might write to what turns out to be a pipe.
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -72,7 +73,7 @@ class SourceFile:
 
     def settings(self) -> dict[str, Any]:
         """Give what a worker needs to open the same file: see :meth:`reopen`."""
-        path = self.path
+        path = self._location
         if path.startswith(_OF_THIS_PROCESS) and not self.is_device:
             # It leads to what this process has open, and in another one to something else.
             path = f"/proc/{os.getpid()}/fd/{self.descriptor}"
@@ -105,16 +106,28 @@ class SourceFile:
         :raises InputChanged: if the file ends before the buffer is full.
         :raises FileError: if it can't be read.
         """
+        filled = self.read_available(buffer, offset)
+        if filled < len(buffer):
+            raise InputChanged(
+                self.path,
+                f"it ended at {offset + filled} of {self.size} bytes: "
+                "it shrank while it was being read",
+            )
+
+    def read_available(self, buffer: memoryview, offset: int) -> int:
+        """
+        Fill a buffer from an offset on, as far as the file goes.
+
+        :returns: how many bytes there were.
+        :raises FileError: if it can't be read.
+        """
         filled = 0
         while filled < len(buffer):
             got = self._read(buffer[filled:], offset + filled)
             if not got:
-                raise InputChanged(
-                    self.path,
-                    f"it ended at {offset + filled} of {self.size} bytes: "
-                    "it shrank while it was being read",
-                )
+                break
             filled += got
+        return filled
 
     def _read(self, buffer: memoryview, offset: int) -> int:
         try:
