@@ -50,8 +50,8 @@ def run_with_reactor(
     changes nothing, a third ends the process at once.
 
     :param operation: called with the reactor, once that runs.
-    :param reactor: one that hasn't been started; None for the default one. A process can do this
-        only once with the same reactor.
+    :param reactor: one that isn't running; None for the default one. It is left such that another
+        operation can be completed under it.
     :return: what the operation returns.
     :raise Interrupted: if a signal ended it. An operation that was complete all the same, returns.
     """
@@ -67,7 +67,9 @@ def run_with_reactor(
     def stop(result: Any) -> None:
         outcome.append(result)
         if reactor.running:
-            reactor.stop()
+            # Not stop(), after which it could never run again: the next operation uses what this
+            # one has set up. Nothing is left undone: a process ends without the reactor's help.
+            reactor.crash()
 
     def begin() -> None:
         # The reactor's own handlers, set by now, would stop it under the operation's feet.

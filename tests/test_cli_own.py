@@ -100,11 +100,12 @@ class ListChunksTests(SynchronousTestCase):
         self.assertEqual(desync("--digest=sha256", "list-chunks", self.index(1)).code, 1)
 
     def test_remote(self) -> None:
-        """A remote index is refused, for now, without showing its secrets."""
-        outcome = desync("list-chunks", "https://u:hunter2@host/x.caibx")
+        """An index where there can't be any is refused, without showing secrets."""
+        outcome = desync("list-chunks", "oci+https://u:hunter2@host/x.caibx")
         self.assertEqual(
             outcome.err,
-            "Error: https://u:***@host/x.caibx: indexes at https:// are not supported yet\n",
+            "Error: oci+https://u:***@host: "
+            "indexes over oci+https are not supported by this version\n",
         )
 
     def test_configured_encryption(self) -> None:

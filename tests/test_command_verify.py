@@ -142,7 +142,10 @@ class VerifyTests(CommandCase):
             ((), "no store provided"),
             (("-s", self.path("nothing")), f"{self.path('nothing')}: No such file or directory"),
             (("-s", self.path("a")), f"{self.path('a')}: not a directory"),
-            (("-s", "http://u:secret@host/x"), "'http://u:***@host/x' is not a local store"),
+            (
+                ("-s", "http://u:secret@host/x"),
+                "host/x' does not support verifying",
+            ),
             (("-n0", *self.arguments), "--concurrency must be at least 1"),
         ):
             self.assert_error(desync("verify", *args), why)

@@ -85,7 +85,7 @@ class Reactor:
             self.things.pop(0)()
         self.running = False
 
-    def stop(self) -> None:
+    def crash(self) -> None:
         self.running = False
 
 
@@ -187,9 +187,34 @@ class RunWithReactorTests(SynchronousTestCase):
             await Deferred()
 
         reactor = Reactor()
-        reactor.things = [reactor.stop]
+        reactor.things = [reactor.crash]
         self.patch(reactor, "callWhenRunning", reactor.things.append)
         self.assertRaises(Interrupted, run_with_reactor, operation, reactor)
+
+    def test_again(self) -> None:
+        """Under the real reactor one operation can follow another, with threads and processes."""
+        script = """
+from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutput
+from desync.running import run_with_reactor
+
+async def operation(reactor):
+    return await deferToThread(str, 1), await getProcessOutput("/bin/echo", [b"2"])
+
+for _ in range(3):
+    print(run_with_reactor(operation))
+import os, sys
+sys.stdout.flush()
+os._exit(0)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            env=process_environ(),
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.stdout, done.stderr), (b"('1', b'2\\n')\n" * 3, b""))
 
     def test_real_reactor(self) -> None:
         """With the real reactor, a signal that comes while nothing happens wakes it up."""

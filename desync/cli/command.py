@@ -65,6 +65,7 @@ from .flags import (
     casync_flags,
     concurrency_flag,
     flag,
+    single_store_flags,
     store_flags,
 )
 from .invocation import Invocation, Session
@@ -77,6 +78,7 @@ __all__ = [
     "command",
     "concurrency_flag",
     "flag",
+    "single_store_flags",
     "store_flags",
 ]
 

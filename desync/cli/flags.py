@@ -300,6 +300,11 @@ def store_flags(function: Any) -> Any:
     return _declare(function, STORE_FLAGS)
 
 
+def single_store_flags(function: Any) -> Any:
+    """Declare the same but for those about caches, for a command that uses none."""
+    return _declare(function, tuple(each for each in STORE_FLAGS if each.name != "cache_repair"))
+
+
 def casync_flags(function: Any) -> Any:
     """Declare the flags that casync gives to the programs it starts on servers; they're ignored."""
     return _declare(function, CASYNC_FLAGS)

@@ -3,15 +3,15 @@
 """
 Reading and writing the indexes that a command is given the locations of.
 
-So far they are local files, or ``-`` for standard input and output, and this needs no reactor.
-:func:`is_local_index` tells a command whether it can do without one.
+They are local files, or ``-`` for standard input and output, and need no reactor; or they are in a
+store on another machine. For those a reactor is run until they are read or written, so that
+commands needn't care. It can't be done from within an operation that a reactor runs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from desync.errors import UsageError
 from desync.formats.index import Index
 from desync.stores import index_files
 from desync.stores.location import parse_location
@@ -19,7 +19,16 @@ from desync.stores.location import parse_location
 from .streams import STANDARD_INPUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from twisted.internet.defer import Deferred
+
+    from desync.interfaces import IIndexSource, IIndexTarget
+
     from .invocation import Invocation
+
+_T = TypeVar("_T")
 
 STANDARD = index_files.STANDARD
 
@@ -42,7 +51,9 @@ def read_index(invocation: Invocation, location: str) -> Index:
     :raises StoreError: if it can't be read, :class:`desync.errors.IndexMissing` if it isn't there.
     :raises InvalidIndex: if it isn't an index.
     """
-    _check(invocation, location)
+    invocation.index_options(location)  # if only to refuse what it can't do
+    if not is_local_index(location):
+        return _with_store(invocation, location, lambda store, name: store.get_index(name))
     if location != STANDARD:
         return index_files.read_index(location, invocation.digest)
 
@@ -63,7 +74,15 @@ def write_index(invocation: Invocation, location: str, index: Index, *, sync: st
     :raises UsageError: if the location is malformed, or of a kind that can't be written.
     :raises StoreError: if it can't be written.
     """
-    _check(invocation, location)
+    invocation.index_options(location)
+    if not is_local_index(location):
+        _with_store(
+            invocation,
+            location,
+            lambda store, name: cast("IIndexTarget", store).put_index(name, index),
+            writing=True,
+        )
+        return
     if location != STANDARD:
         index_files.write_index(location, index, sync=sync)
         return
@@ -72,10 +91,25 @@ def write_index(invocation: Invocation, location: str, index: Index, *, sync: st
     invocation.out.flush()
 
 
-def _check(invocation: Invocation, location: str) -> None:
-    # What the configuration says about the index's store holds for local ones too, if only to
-    # refuse what they can't do.
-    invocation.index_options(location)
-    if not is_local_index(location):
-        parsed = parse_location(location)
-        raise UsageError(f"{parsed.shown}: indexes at {parsed.scheme}:// are not supported yet")
+def _with_store(
+    invocation: Invocation,
+    location: str,
+    work: Callable[[IIndexSource, str], Deferred[_T]],
+    *,
+    writing: bool = False,
+) -> _T:
+    from desync.running import run_with_reactor
+    from desync.stores.opening import open_index_store
+
+    options = invocation.index_options(location)
+
+    async def operation(reactor: Any) -> _T:
+        store, name = open_index_store(
+            location, options, reactor, invocation.digest, writing=writing
+        )
+        try:
+            return await work(store, name)
+        finally:
+            await store.close()
+
+    return run_with_reactor(operation)

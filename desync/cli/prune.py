@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _MINUTE = 60_000_000_000
 
-# What these speak has no word for removing a chunk.
-_WITHOUT_PRUNING = ("http", "https", "ssh")
+# Where the age of a chunk is that of an object, which only writing it anew changes.
+_NOT_RENEWING = ("s3+http", "s3+https", "gs")
 
 
 @command(
@@ -57,7 +57,7 @@ def prune(
     All indexes are read before anything is removed. "-" reads one from stdin, and needs --yes.
     """
     from desync.operations.prune import needed_by, prune
-    from desync.stores.location import parse_location
+    from desync.stores.location import WITHOUT_LISTING, parse_location
     from desync.stores.opening import check_scheme, local_target
 
     if not store:
@@ -66,10 +66,15 @@ def prune(
     shown = invocation.shown_location(store)
     if files is None:
         # Before the question, not after it.
-        if parse_location(store).scheme in _WITHOUT_PRUNING:
+        if parse_location(store).scheme in WITHOUT_LISTING:
             raise UsageError(f"store '{shown}' does not support pruning")
         check_scheme(store)
     keep = needed_by(read_index(invocation, index) for index in indexes)
+    if parse_location(store).scheme in _NOT_RENEWING and not (yes or dry_run):
+        invocation.print(
+            "Note: finding a chunk present makes it no younger in this store. An index that is made"
+            " at this\ntime may name chunks that are about to be deleted."
+        )
     if not (yes or dry_run) and not _confirmed(invocation, len(keep), shown):
         return
     progress, seconds = invocation.progress, min_age / 1e9

@@ -143,7 +143,12 @@ def check_index_target(location: str) -> None:
 
     :raises StoreError: if there certainly isn't.
     """
-    if location == STANDARD or not is_local_index(location):
+    if location == STANDARD:
+        return
+    if not is_local_index(location):
+        from desync.stores.opening import check_index_scheme
+
+        check_index_scheme(location)
         return
     try:
         target = os.path.realpath(location)

@@ -31,6 +31,9 @@ REMOTE_SCHEMES: Final = frozenset(
     }
 )
 
+#: Of those, what they speak has no word for listing chunks, or removing one.
+WITHOUT_LISTING: Final = frozenset({"http", "https", "ssh"})
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)

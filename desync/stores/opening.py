@@ -11,13 +11,13 @@ they ask :func:`local_source` and :func:`local_target` first. Everything else is
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from desync.chunking.digests import SHA512_256
 from desync.errors import UsageError
 
 from .local_files import LocalFiles
-from .location import parse_group, parse_location
+from .location import index_location, parse_group, parse_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
     from desync.chunking.digests import Digest
-    from desync.interfaces import IChunkSource, IChunkTarget
+    from desync.interfaces import IChunkSource, IChunkTarget, IIndexSource
     from desync.options import StoreOptions
 
     from .location import Location
@@ -39,11 +39,18 @@ if TYPE_CHECKING:
 
     #: Opens a store on another machine, without layers over it.
     Opener: TypeAlias = Callable[[Location, StoreOptions, Digest, Reactor], IChunkSource]
+    IndexOpener: TypeAlias = Callable[[Location, StoreOptions, Digest, Reactor], IIndexSource]
 
 #: Where the opener of each scheme is, as ``module:function``: it is imported when it is needed.
 REMOTE_OPENERS: dict[str, str] = {
     "s3+http": "desync.stores.s3:open_s3",
     "s3+https": "desync.stores.s3:open_s3",
+}
+
+#: The same for stores of indexes.
+REMOTE_INDEX_OPENERS: dict[str, str] = {
+    "s3+http": "desync.stores.s3:open_s3_indexes",
+    "s3+https": "desync.stores.s3:open_s3_indexes",
 }
 
 # How often a request is made for an error-retry of 1 and more; schemes that aren't here don't
@@ -216,7 +223,8 @@ def _open(
         return LocalStore(files, reactor)
     where = _find_opener(location)
     chosen = options(location.text)
-    store = _opener(where)(location, chosen, digest, reactor)
+    opener: Opener = _imported(where)
+    store = opener(location, chosen, digest, reactor)
     extra = _EXTRA_ATTEMPTS.get(location.scheme)
     if extra is None:
         return store
@@ -224,6 +232,35 @@ def _open(
 
     interval = chosen.error_retry_base_interval / 1e9
     return retrying(store, reactor, chosen.error_retry + extra, interval)
+
+
+def open_index_store(
+    location: str,
+    options: StoreOptions,
+    reactor: Reactor,
+    digest: Digest = SHA512_256,
+    *,
+    writing: bool = False,
+) -> tuple[IIndexSource, str]:
+    """
+    Open the store on another machine that an index is in.
+
+    :param location: of the index.
+    :param options: how to use the store.
+    :param writing: whether the index is to be written.
+    :returns: the store, which is to be closed, and the index's name in it.
+    :raises UsageError: if the location can't be understood, or indexes can't be read from, or
+        written to, a store of its kind.
+    """
+    from desync.interfaces import IIndexTarget
+
+    where, name = index_location(location)
+    opener: IndexOpener = _imported(_find_index_opener(where))
+    store = opener(where, options, digest, reactor)
+    if writing and not IIndexTarget.providedBy(store):
+        store.close().addErrback(lambda _: None)
+        raise UsageError(f"index store '{where.shown}' does not support writing")
+    return store, name
 
 
 def check_scheme(location: str) -> None:
@@ -237,6 +274,16 @@ def check_scheme(location: str) -> None:
         _find_opener(parsed)
 
 
+def check_index_scheme(location: str) -> None:
+    """
+    Make sure that the store of an index can be opened, before anything else is done.
+
+    :param location: of the index, on another machine.
+    :raises UsageError: if it can't, or the location can't be understood.
+    """
+    _find_index_opener(index_location(location)[0])
+
+
 def _find_opener(location: Location) -> str:
     where = REMOTE_OPENERS.get(location.scheme)
     if where is None:
@@ -246,12 +293,20 @@ def _find_opener(location: Location) -> str:
     return where
 
 
-def _opener(where: str) -> Opener:
+def _find_index_opener(location: Location) -> str:
+    where = REMOTE_INDEX_OPENERS.get(location.scheme)
+    if where is None:
+        raise UsageError(
+            f"{location.shown}: indexes over {location.scheme} are not supported by this version"
+        )
+    return where
+
+
+def _imported(where: str) -> Any:
     from importlib import import_module
 
     module, _, name = where.partition(":")
-    opener: Opener = getattr(import_module(module), name)
-    return opener
+    return getattr(import_module(module), name)
 
 
 @contextmanager
