@@ -82,6 +82,11 @@ class Chunk:
         # What came in another form keeps it: whoever wants that next needn't have it made again.
         return held[0] if held[1] == form else form.encode(self.plain)
 
+    def held_as(self, form: StoredForm) -> bytes | None:
+        """Give the bytes that the chunk came in if they are in a form; None if not."""
+        held = self._held
+        return held[0] if held is not None and held[1] == form else None
+
     def copy(self) -> Chunk:
         """Make another one with the same bytes, which a thread may use while others use this."""
         stored, form = self._held or (None, None)
@@ -108,6 +113,8 @@ class Chunk:
         :param size: how many bytes they must be, where known (in bytes).
         :raises ChunkInvalid: if they are not, or can't be decoded.
         """
+        if self.verified and size is None:
+            return
         plain = self.plain
         if size is not None and len(plain) != size:
             raise ChunkInvalid(

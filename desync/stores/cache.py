@@ -19,7 +19,7 @@ from .batches import Relay, at_store, blocks, check_id, close_all, guarded, pack
 from .concurrently import concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from desync.formats.chunk import Chunk
     from desync.formats.ids import ChunkIds
@@ -47,19 +47,32 @@ class Cache:
     :param source: must provide IChunkSource and IBatch.
     :param cache: must provide IChunkTarget and IBatch.
     :param repair: replace an invalid chunk in the cache by the source's; otherwise it is an error.
+    :param on_hits: told how many chunks were found in the cache, whenever some were.
     """
 
-    def __init__(self, source: IChunkSource, cache: IChunkTarget, repair: bool = True) -> None:
+    def __init__(
+        self,
+        source: IChunkSource,
+        cache: IChunkTarget,
+        repair: bool = True,
+        on_hits: Callable[[int], None] = lambda count: None,
+    ) -> None:
         require(source, IChunkSource, IBatch)
         require(cache, IChunkTarget, IBatch)
         self._source = source
         self._cache = cache
         self._repair = repair
+        self._on_hits = on_hits
         self._renewer = IBatchRenewer(cache, None)
         self.location = f"{source.location} with cache {cache.location}"
 
     def __repr__(self) -> str:
         return f"<Cache {self.location}>"
+
+    @property
+    def cache(self) -> IChunkTarget:
+        """Where chunks are kept."""
+        return self._cache
 
     def is_lacking(self, error: BaseException | None) -> bool:
         """Tell whether what the cache failed with means that the source is to be asked."""
@@ -87,6 +100,8 @@ class Cache:
 
     async def _renew(self, ids: Iterable[bytes]) -> None:
         hits = packed(ids)
+        if hits:
+            self._on_hits(len(hits))
         if hits and self._renewer is not None:
             # The chunks are in hand, which is what was asked for.
             with suppress(StoreError):

@@ -1,0 +1,131 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""The chunk server: from settings to a service."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from desync.chunking.digests import Digest
+from desync.errors import UsageError
+from desync.interfaces import ILocalFiles
+from desync.stores.cache import Cache
+from desync.stores.opening import open_source, open_target
+from desync.stores.reloading import Reloading, StoreFile, StoreFileReader, read_store_file
+from desync.stores.single_flight import SingleFlight
+from desync.stores.threads import StoreThreads
+
+from .chunk_site import ChunkSite
+from .counters import Counters
+from .metering import Metered, Troubles
+from .service import WebService
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.internet.defer import Deferred
+
+    from desync.interfaces import IChunkSource
+    from desync.options import StoreOptions
+    from desync.stores.threads import Threads
+
+    from .settings import ChunkServerSettings
+
+_log = Logger(namespace="desync.server")
+
+
+class _Stacks:
+    """Opens the stores that a server reads from or writes to, with their layers."""
+
+    def __init__(
+        self,
+        settings: ChunkServerSettings,
+        reactor: Any,
+        environ: Mapping[str, str],
+        counters: Counters,
+    ) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._counters = counters
+        self._digest = Digest.named(settings.digest)
+        self._config = settings.load_config(environ)
+
+    def _options(self, location: str) -> StoreOptions:
+        return self._settings.options_of(self._config, location)
+
+    def open(self, file: StoreFile) -> IChunkSource:
+        """
+        Open what a store file, or the command line, names.
+
+        :raises DesyncError: if it can't be used.
+        """
+        settings, reactor, digest = self._settings, self._reactor, self._digest
+        if settings.writable:
+            if len(file.stores) > 1 or file.cache:
+                raise UsageError("Only one upstream store supported for writing and no cache")
+            return open_target(file.stores[0], self._options, reactor, digest)
+        source = open_source(file.stores, self._options, reactor, digest)
+        if not ILocalFiles.providedBy(source) or file.cache:
+            source = Metered(source, self._counters, reactor.seconds)
+        if not file.cache:
+            return source
+        try:
+            cache = open_target(file.cache, self._options, reactor, digest)
+        except BaseException:
+            source.close().addErrback(lambda _: None)
+            raise
+        return Cache(source, cache, settings.store_flags.cache_repair, self._count_hits)
+
+    def _count_hits(self, count: int) -> None:
+        self._counters.cache_hits += count
+
+
+class _Stopping:
+    """Ends threads as stores are closed."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+
+    def close(self) -> Deferred[None]:
+        return self._threads.stop()
+
+
+def chunk_service(
+    settings: ChunkServerSettings, reactor: Any, environ: Mapping[str, str]
+) -> WebService:
+    """
+    Make a chunk server. Its stores are opened here; it listens when it is started.
+
+    :raises DesyncError: if something that the settings name can't be used.
+    """
+    counters, troubles = Counters(), Troubles(time.time)
+    stacks = _Stacks(settings, reactor, environ, counters)
+    if settings.store_file:
+        file = read_store_file(settings.store_file)
+    else:
+        file = StoreFile(settings.store, settings.cache)
+    store = Reloading(stacks.open(file))
+    threads = StoreThreads(reactor)
+    site = ChunkSite(
+        store,
+        SingleFlight(store),
+        threads,
+        counters,
+        troubles,
+        extension="" if settings.uncompressed else ".cacnk",
+        digest=Digest.named(settings.digest),
+        writable=settings.writable,
+        verify=not settings.skip_verify_write,
+    )
+
+    def report(line: str) -> None:
+        _log.info("{line}", line=line)
+
+    reload = None
+    if settings.store_file:
+        reader = StoreFileReader(settings.store_file, stacks.open, store, report)
+        reload = reader.read_again
+    return WebService(settings, reactor, site, counters, [store, _Stopping(threads)], reload)

@@ -1,0 +1,7 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+from twisted.application.service import ServiceMaker
+
+chunk_server = ServiceMaker(
+    "desync-chunk-server", "desync.services.twistd_chunks", "Serve chunks.", "desync-chunk-server"
+)
