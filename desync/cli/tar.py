@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from desync.errors import UsageError
 from desync.running import run
 
 from .command import argument, command, flag, store_flags
-from .flags import BOOLEAN
+from .flags import BOOLEAN, UNSIGNED, choice
 from .indexes import STANDARD, write_index
 from .invocation import Invocation
 from .packing import packing_flags, packing_of
@@ -24,10 +25,12 @@ from .storing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from desync.operations.tar import Packed
+    from desync.operations.tar import Packed, Packing
     from desync.trees.content import Piece
+
+DISK, TAR = "disk", "tar"
 
 
 @command(
@@ -36,12 +39,30 @@ if TYPE_CHECKING:
         "desync tar archive.catar /path/to/dir",
         "desync tar -i -s /path/to/store archive.caidx /path/to/dir",
         "desync tar --with best archive.catar /path/to/dir",
+        "tar -C /path/to/dir -c . | desync tar --input-format tar archive.catar -",
     ],
 )
 @argument("archive")
 @argument("source")
 @flag("--store", "-s", help="target store, with -i")
 @flag("--index", "-i", kind=BOOLEAN, help="write an index, and store the archive's chunks")
+@flag(
+    "--input-format",
+    kind=choice(DISK, TAR),
+    default=DISK,
+    help="what the source is: a directory, or a tar file (- for stdin)",
+)
+@flag(
+    "--tar-add-root",
+    kind=BOOLEAN,
+    help="add a root directory to a tar stream that has no entry for it",
+)
+@flag(
+    "--spool-limit",
+    kind=UNSIGNED,
+    default=256,
+    help="MiB of files from a pipe that are kept in a temporary file for hard links to them",
+)
 @packing_flags
 @chunk_size_flag
 @sync_flag
@@ -56,6 +77,9 @@ def tar(
     chunk_size: str,
     sync: str,
     compression_level: int | None,
+    input_format: str,
+    tar_add_root: bool,
+    spool_limit: int,
     **flags: Any,
 ) -> None:
     """
@@ -64,39 +88,75 @@ def tar(
     An archive is what Go desync would write, unless --with or --without say what is recorded: then
     it is what casync would write. "-" writes it to stdout. If something can't be read, or changes
     meanwhile, there is no archive.
+
+    With --input-format tar the tree is that of a tar file, whose order is kept. Archives know no
+    hard links: they become files of their own.
     """
+    if tar_add_root and input_format != TAR:
+        raise UsageError("--tar-add-root works only with --input-format tar")
     packing = packing_of(invocation, flags)
     if index and not store:
         raise UsageError("-i requires a store (-s <location>)")
-    from desync.operations.tar import pack
+    with contextlib.ExitStack() as closing:
+        pieces = _pieces_of(
+            invocation, closing, source, packing, input_format, tar_add_root, spool_limit
+        )
+        if index:
+            assert store is not None
+            check_index_target(archive)
+            packed = _store(
+                invocation, pieces(None), packing.flags, store, chunk_size, sync, compression_level
+            )
+            write_index(invocation, archive, packed.caidx, sync=sync)
+            invocation.debug(
+                f"{len(packed.caidx)} chunks of {packed.caidx.size} bytes, {packed.stored} new to"
+                f" the store, which take {packed.stored_bytes} bytes there"
+            )
+            return
+        from desync.trees.content import copy_pieces
+
+        if archive == STANDARD:
+            copy_pieces(pieces(None), invocation.out.write)
+            return
+        from desync.replace import replacing
+
+        with replacing(archive, sync=sync) as out:
+            found = os.fstat(out.fileno())
+            copy_pieces(pieces((found.st_dev, found.st_ino)), out.write)
+
+
+def _pieces_of(
+    invocation: Invocation,
+    closing: contextlib.ExitStack,
+    source: str,
+    packing: Packing,
+    input_format: str,
+    add_root: bool,
+    spool_limit: int,
+) -> Callable[[tuple[int, int] | None], Iterable[Piece]]:
+    """
+    Give what makes the archive, for whoever says which file that is written to.
+
+    :param closing: closes what is opened.
+    """
 
     def skipped(path: bytes, why: str) -> None:
         invocation.note(f"skipping '{os.fsdecode(path)}' : {why}")
 
-    root = os.fsencode(source)
-    if index:
-        assert store is not None
-        check_index_target(archive)
-        pieces = pack(root, packing, skipped)
-        packed = _store(
-            invocation, pieces, packing.flags, store, chunk_size, sync, compression_level
-        )
-        write_index(invocation, archive, packed.caidx, sync=sync)
-        invocation.debug(
-            f"{len(packed.caidx)} chunks of {packed.caidx.size} bytes, {packed.stored} new to the"
-            f" store, which take {packed.stored_bytes} bytes there"
-        )
-        return
-    from desync.trees.content import copy_pieces
+    def pieces(output: tuple[int, int] | None) -> Iterable[Piece]:
+        if input_format == TAR:
+            from desync.operations.tar_input import pack_tar
 
-    if archive == STANDARD:
-        copy_pieces(pack(root, packing, skipped), invocation.out.write)
-        return
-    from desync.replace import replacing
+            from .tar_streams import tar_members
 
-    with replacing(archive, sync=sync) as out:
-        found = os.fstat(out.fileno())
-        copy_pieces(pack(root, packing, skipped, (found.st_dev, found.st_ino)), out.write)
+            members = closing.enter_context(tar_members(invocation, source))
+            limit = spool_limit << 20
+            return pack_tar(members, packing, skipped, add_root=add_root, spool_limit=limit)
+        from desync.operations.tar import pack
+
+        return pack(os.fsencode(source), packing, skipped, output)
+
+    return pieces
 
 
 def _store(

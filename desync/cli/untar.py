@@ -17,9 +17,12 @@ from .invocation import Invocation
 from .storing import check_not_same
 
 if TYPE_CHECKING:
-    from desync.operations.untar import TakesEvents
+    from collections.abc import Callable
 
-DISK = "disk"
+    from desync.operations.untar import TakesEvents
+    from desync.trees.restoring import Shortfall
+
+DISK, GNU_TAR, PAX = "disk", "gnu-tar", "pax"
 
 
 @command(
@@ -27,6 +30,7 @@ DISK = "disk"
     examples=[
         "desync untar archive.catar /some/dir",
         "desync untar -i -s /some/local/store archive.caidx /some/dir",
+        "desync untar -i -s /some/local/store --output-format=gnu-tar archive.caidx archive.tar",
     ],
 )
 @argument("archive")
@@ -36,9 +40,9 @@ DISK = "disk"
 @flag("--index", "-i", kind=BOOLEAN, help="the archive is an index; its chunks are in the stores")
 @flag(
     "--output-format",
-    kind=choice(DISK),
+    kind=choice(DISK, GNU_TAR, PAX),
     default=DISK,
-    help="what is written: a directory",
+    help="what is written: a directory, a tar file, or one with times to the nanosecond",
 )
 @flag(
     "--no-same-owner",
@@ -83,7 +87,7 @@ def untar(
 
     What the archive has replaces what the target directory has under the same name; other files
     there stay, unless --delete is given. Files whose content is the archive's already are left
-    alone. "-" reads the archive or the index from stdin.
+    alone. "-" reads the archive or the index from stdin, or writes the tar file to stdout.
 
     Who isn't root gets all files, and a line that says so if they belonged to others. Whatever else
     can't be restored is named, and makes the exit code 1.
@@ -100,6 +104,24 @@ def untar(
     from desync.trees.writer import TreeWriter
 
     shortfall = Shortfall(invocation.note)
+
+    def unpack(output: TakesEvents) -> None:
+        if index:
+            _unpack_index(invocation, archive, store, cache, output)
+        else:
+            _unpack_archive(invocation, archive, output)
+
+    if output_format != DISK:
+        for name, given in (
+            ("--delete", delete),
+            ("--same-owner", same_owner),
+            ("--uid-shift", uid_shift),
+            ("--uid-range", uid_range),
+        ):
+            if given:
+                raise UsageError(f"{name} works only with --output-format disk")
+        _unpack_to_tar(invocation, target, output_format == PAX, shortfall, unpack)
+        return None
     restoring = Restoring(
         owner=not no_same_owner,
         permissions=not no_same_permissions,
@@ -111,14 +133,33 @@ def untar(
     if delete:
         _check_delete(target)
     with TreeWriter(target, restoring, shortfall) as output:
-        if index:
-            _unpack_index(invocation, archive, store, cache, output)
-        else:
-            _unpack_archive(invocation, archive, output)
+        unpack(output)
     summary = shortfall.summary()
     if summary is not None:
         invocation.note(summary)
     return 1 if shortfall.failed else None
+
+
+def _unpack_to_tar(
+    invocation: Invocation,
+    target: str,
+    pax: bool,
+    shortfall: Shortfall,
+    unpack: Callable[[TakesEvents], None],
+) -> None:
+    from desync.trees.tar_writing import TarWriter
+
+    if target == STANDARD:
+        output = TarWriter(invocation.out.write, shortfall, pax=pax)
+        unpack(output)
+        output.finish()
+        return
+    from desync.replace import replacing
+
+    with replacing(target) as out:
+        output = TarWriter(out.write, shortfall, pax=pax)
+        unpack(output)
+        output.finish()
 
 
 def _check_delete(target: str) -> None:

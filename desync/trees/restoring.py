@@ -117,7 +117,9 @@ class OwnerIds:
         return found
 
     def _find(self, name: bytes | None, number: int, look_up: Callable[[bytes], int | None]) -> int:
-        if name is not None and self._by_name:
+        if name is not None and name.isdigit() and len(name) <= 10:
+            number = int(name)  # casync's way to name those who have no name
+        elif name is not None and self._by_name:
             known = look_up(name)
             if known is not None:
                 return known

@@ -1,0 +1,440 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Reading a tar stream as an archive's events.
+
+The order of the stream is kept. Archives go through a tree depth first, so a stream that comes back
+to a directory after it was left is refused; no program that packs a tree makes such. Hard links,
+which archives don't know, become files of their own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from desync.errors import InvalidArchive
+from desync.formats import acl_text, catar, posix_acl
+from desync.formats.catar import Acl, AclEntry, DefaultAcl, Event, Metadata
+from desync.formats.posix_acl import PosixAcl
+
+from .tar_members import TarMembers
+
+_SCHILY: Final = "SCHILY.xattr."
+_LIBARCHIVE: Final = "LIBARCHIVE.xattr."
+_ACCESS: Final = "SCHILY.acl.access"
+_DEFAULT: Final = "SCHILY.acl.default"
+_SELINUX: Final = "RHT.security.selinux"
+_FCAPS: Final = b"security.capability"
+
+_KINDS: Final = {
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+}
+
+#: The label of a volume. It is no file.
+_VOLUME: Final = b"V"
+
+_FORBIDDEN: Final = frozenset(b"/:\x7f") | frozenset(range(0x21))
+
+
+class TarOptions(NamedTuple):
+    """
+    How a tar stream is read.
+
+    :ivar add_root: whether it may lack an entry for the root.
+    :ivar xattrs_only: whether access control lists and capabilities are wanted as xattrs.
+    :ivar spool_limit: how many bytes of files from a pipe are kept for hard links to them.
+    :ivar no_time: whether all nodes get the time 0.
+    """
+
+    add_root: bool = False
+    xattrs_only: bool = False
+    spool_limit: int = 256 << 20
+    no_time: bool = False
+
+
+def tar_events(
+    members: TarMembers, options: TarOptions, left_out: Callable[[bytes, str], object]
+) -> Iterator[Event]:
+    """
+    Give the events of the tree in a tar stream.
+
+    :param left_out: told the path of a member that isn't in the archive, and why.
+    :raises InvalidArchive: if it is no tar stream, or none of a tree.
+    """
+    return _Tree(members, options, left_out).events()
+
+
+class _OpenDirectory:
+    __slots__ = ("closed", "name")
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        # The names of directories in it that were left.
+        self.closed: set[bytes] = set()
+
+
+class _Tree:
+    def __init__(
+        self, members: TarMembers, options: TarOptions, left_out: Callable[[bytes, str], object]
+    ) -> None:
+        self._members = members
+        self._options = options
+        self._left_out = left_out
+        self._open: list[_OpenDirectory] = []
+        self._originals = _Spool(options.spool_limit) if members.file is None else _Offsets(members)
+
+    def events(self) -> Iterator[Event]:
+        try:
+            for member, content in self._members:
+                yield from self._member(member, content)
+            if not self._open:
+                yield from self._begin_root(None)
+            while self._open:
+                self._open.pop()
+                yield catar.EndDirectory()
+        finally:
+            self._originals.close()
+
+    def _invalid(self, why: str) -> InvalidArchive:
+        return self._members.invalid(why)
+
+    def _member(self, member: tarfile.TarInfo, content: Iterator[bytes]) -> Iterator[Event]:
+        if member.type == _VOLUME:
+            return
+        path = self._names(member.name)
+        kind = _KINDS.get(member.type, stat.S_IFREG)
+        if not path:
+            if kind != stat.S_IFDIR:
+                raise self._invalid("its root is no directory")
+            if not self._open:
+                yield from self._begin_root(self._metadata(member, kind))
+            return
+        if not self._open:
+            yield from self._begin_root(None)
+        if not (member.isreg() or member.islnk() or member.type in _KINDS):
+            self._left_out(b"/".join(path), f"a member of type {member.type!r}")
+            return
+        if kind == stat.S_IFDIR:
+            yield from self._enter(path, self._metadata(member, kind))
+            return
+        yield from self._enter(path[:-1], None)
+        if member.islnk():
+            target = self._names(member.linkname)
+            yield from self._link(path, target)
+            return
+        yield from self._leaf(path, member, kind, content)
+
+    def _leaf(
+        self, path: list[bytes], member: tarfile.TarInfo, kind: int, content: Iterator[bytes]
+    ) -> Iterator[Event]:
+        event = self._event(path[-1], member, kind)
+        keep = self._originals.begin(b"/".join(path), member, event)
+        yield event
+        for data in content:
+            keep(data)
+            yield catar.Payload(data)
+
+    def _event(self, name: bytes, member: tarfile.TarInfo, kind: int) -> Event:
+        metadata = self._metadata(member, kind)
+        if kind == stat.S_IFLNK:
+            return catar.Symlink(name, metadata, _bytes(member.linkname))
+        if kind in (stat.S_IFCHR, stat.S_IFBLK):
+            return catar.Device(name, metadata, member.devmajor, member.devminor)
+        if kind == stat.S_IFIFO:
+            return catar.Fifo(name, metadata)
+        return catar.File(name, metadata, member.size)
+
+    def _link(self, path: list[bytes], target: list[bytes]) -> Iterator[Event]:
+        """Give a hard link as the file that it is another name of."""
+        shown, original = os.fsdecode(b"/".join(path)), b"/".join(target)
+        found = self._originals.find(original)
+        if found is None:
+            why = f"{shown} is a hard link to {os.fsdecode(original)}"
+            if self._originals.is_full:
+                raise self._invalid(
+                    f"{why}, which is not among the first {self._options.spool_limit} bytes of"
+                    " files that were kept; read the stream from a file, raise --spool-limit, or"
+                    " make it with tar's --hard-dereference"
+                )
+            raise self._invalid(f"{why}, which did not come before it")
+        if isinstance(found, int):
+            member, content = self._members.again(found)
+            kind = _KINDS.get(member.type, stat.S_IFREG)
+            yield self._event(path[-1], member, kind)
+            # Links to this name are links to the first one.
+            self._originals.alias(b"/".join(path), original)
+            for data in content:
+                yield catar.Payload(data)
+            return
+        event, content = found
+        yield event._replace(name=path[-1])  # type: ignore[call-arg]
+        self._originals.alias(b"/".join(path), original)
+        for data in content:
+            yield catar.Payload(data)
+
+    def _begin_root(self, metadata: Metadata | None) -> Iterator[Event]:
+        if metadata is None:
+            if not self._options.add_root:
+                raise self._invalid("it has no entry for its root; --tar-add-root adds one")
+            metadata = Metadata(stat.S_IFDIR | 0o755)
+        self._open.append(_OpenDirectory(b""))
+        yield catar.Directory(b"", metadata)
+
+    def _enter(self, path: list[bytes], metadata: Metadata | None) -> Iterator[Event]:
+        """
+        Leave and enter directories until one is the current one.
+
+        :param metadata: of the directory, if the stream has come to its own entry.
+        """
+        common = 0
+        for opened, name in zip(self._open[1:], path, strict=False):
+            if opened.name != name:
+                break
+            common += 1
+        while len(self._open) > common + 1:
+            left = self._open.pop()
+            self._open[-1].closed.add(left.name)
+            yield catar.EndDirectory()
+        for depth, name in enumerate(path[common:], common + 1):
+            above = self._open[-1]
+            if name in above.closed:
+                shown = os.fsdecode(b"/".join(path[:depth]))
+                raise self._invalid(f"it comes back to the directory {shown} after others")
+            if depth == len(path) and metadata is not None:
+                own = metadata
+            else:
+                own = Metadata(stat.S_IFDIR | 0o755)
+            self._open.append(_OpenDirectory(name))
+            yield catar.Directory(name, own)
+
+    def _names(self, text: str) -> list[bytes]:
+        """Divide a path; one that leads out of the tree is refused, one from its root taken."""
+        names = [name for name in _bytes(text).split(b"/") if name not in (b"", b".")]
+        for name in names:
+            bad = catar.why_bad_name(name)
+            if bad is not None:
+                raise self._invalid(f"a bad name in {text[:200]}: {bad}")
+        return names
+
+    def _metadata(self, member: tarfile.TarInfo, kind: int) -> Metadata:
+        try:
+            return self._read_metadata(member, kind)
+        except ValueError as error:
+            raise self._invalid(f"{member.name[:200]}: {error}") from None
+
+    def _read_metadata(self, member: tarfile.TarInfo, kind: int) -> Metadata:
+        mode = kind | (0o777 if kind == stat.S_IFLNK else member.mode & 0o7777)
+        records = member.pax_headers
+        mtime = 0 if self._options.no_time else _nanoseconds(records.get("mtime"), member.mtime)
+        metadata = Metadata(
+            mode,
+            member.uid,
+            member.gid,
+            mtime,
+            user=_owner(member.uname) if member.uid else None,
+            group=_owner(member.gname) if member.gid else None,
+        )
+        if not records:
+            return metadata
+        xattrs = _xattrs(records)
+        fcaps = acl = default = None
+        selinux = records.get(_SELINUX)
+        if kind != stat.S_IFLNK:
+            access = _acl(records.get(_ACCESS))
+            given = _acl(records.get(_DEFAULT)) if kind == stat.S_IFDIR else None
+            if self._options.xattrs_only:
+                if access is not None and not access.is_minimal:
+                    xattrs[posix_acl.ACCESS_XATTR.encode()] = posix_acl.encode(access)
+                if given is not None:
+                    xattrs[posix_acl.DEFAULT_XATTR.encode()] = posix_acl.encode(given)
+            else:
+                fcaps = xattrs.pop(_FCAPS, None) if kind == stat.S_IFREG else None
+                if access is not None and access.mask is not None:
+                    acl = _archived_acl(access)
+                    mode = mode & ~0o777 | access.user_obj << 6 | access.mask << 3 | access.other
+                default = None if given is None else _archived_default(given)
+        return metadata._replace(
+            mode=mode,
+            xattrs=tuple(sorted(xattrs.items())),
+            acl=acl,
+            default_acl=default,
+            fcaps=fcaps,
+            selinux=_bytes(selinux).rstrip(b"\0") or None if selinux else None,
+        )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _owner(name: str) -> bytes | None:
+    encoded = _bytes(name)
+    if not encoded or not _FORBIDDEN.isdisjoint(encoded) or len(encoded) > catar.OWNER_NAME_LIMIT:
+        return None
+    return encoded
+
+
+def _nanoseconds(record: str | None, seconds: float) -> int:
+    """Read a time exactly, which a floating point number doesn't hold."""
+    if record is not None:
+        sign = -1 if record.startswith("-") else 1
+        whole, _, rest = record.lstrip("-").partition(".")
+        if len(whole) > 20 or not (whole + rest).isascii() or not (whole + rest).isdigit():
+            raise ValueError(f"the time {record[:40]!r}")
+        return sign * (int(whole or "0") * 1_000_000_000 + int(rest[:9].ljust(9, "0")))
+    return int(seconds) * 1_000_000_000
+
+
+def _xattrs(records: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Collect extended attributes, of which bsdtar writes each in two ways."""
+    found: dict[bytes, bytes] = {}
+    for keyword, value in records.items():
+        if keyword.startswith(_LIBARCHIVE):
+            name = unquote_to_bytes(keyword.removeprefix(_LIBARCHIVE))
+            padded = value + "=" * (-len(value) % 4)
+            found.setdefault(name, base64.b64decode(padded))
+    for keyword, value in records.items():
+        if keyword.startswith(_SCHILY):
+            found[_bytes(keyword.removeprefix(_SCHILY))] = _bytes(value)
+    for name in found:
+        if b"\0" in name or not all(name.partition(b".")):
+            raise ValueError(f"an extended attribute named {name[:40]!r}")
+    return found
+
+
+def _acl(text: str | None) -> PosixAcl | None:
+    if not text:
+        return None
+    return acl_text.read(text, _uid_of, _gid_of)
+
+
+def _uid_of(name: str) -> int | None:
+    try:
+        import pwd
+
+        return pwd.getpwnam(name).pw_uid
+    except (ImportError, KeyError):
+        return None
+
+
+def _gid_of(name: str) -> int | None:
+    try:
+        import grp
+
+        return grp.getgrnam(name).gr_gid
+    except (ImportError, KeyError):
+        return None
+
+
+def _archived_acl(acl: PosixAcl) -> Acl:
+    return Acl(_entries(acl.users), _entries(acl.groups), acl.group_obj)
+
+
+def _archived_default(acl: PosixAcl) -> DefaultAcl:
+    return DefaultAcl(
+        acl.user_obj,
+        acl.group_obj,
+        acl.other,
+        acl.mask,
+        _entries(acl.users),
+        _entries(acl.groups),
+    )
+
+
+def _entries(named: tuple[tuple[int, int], ...]) -> tuple[AclEntry, ...]:
+    return tuple(AclEntry(number, bits) for number, bits in named)
+
+
+class _Offsets:
+    """Where in a file the members are that hard links may lead to."""
+
+    is_full = False
+
+    def __init__(self, members: TarMembers) -> None:
+        self._offsets: dict[bytes, int] = {}
+
+    def begin(
+        self, path: bytes, member: tarfile.TarInfo, event: Event
+    ) -> Callable[[bytes], object]:
+        self._offsets[path] = member.offset
+        return _ignore
+
+    def find(self, path: bytes) -> int | None:
+        return self._offsets.get(path)
+
+    def alias(self, path: bytes, original: bytes) -> None:
+        self._offsets[path] = self._offsets[original]
+
+    def close(self) -> None:
+        self._offsets.clear()
+
+
+class _Spool:
+    """A copy of the first files of a stream, which hard links may lead to."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._file: IO[bytes] | None = None
+        self._closing = contextlib.ExitStack()
+        self._kept: dict[bytes, tuple[Event, int]] = {}
+        self.is_full = False
+
+    def begin(
+        self, path: bytes, member: tarfile.TarInfo, event: Event
+    ) -> Callable[[bytes], object]:
+        size = event.size if isinstance(event, catar.File) else 0
+        if size > self._limit - self._size:
+            self.is_full = True
+            self._kept.pop(path, None)
+            return _ignore
+        self._kept[path] = (event, self._size)
+        self._size += size
+        return self._keep
+
+    def _keep(self, data: bytes) -> None:
+        if self._file is None:
+            spool = tempfile.TemporaryFile
+            self._file = self._closing.enter_context(spool(prefix="desync-tar-"))
+        self._file.write(data)
+
+    def find(self, path: bytes) -> tuple[Event, Iterator[bytes]] | None:
+        found = self._kept.get(path)
+        if found is None:
+            return None
+        event, offset = found
+        size = event.size if isinstance(event, catar.File) else 0
+        return event, self._content(offset, size)
+
+    def _content(self, offset: int, size: int) -> Iterator[bytes]:
+        while size:
+            assert self._file is not None
+            self._file.flush()
+            data = os.pread(self._file.fileno(), min(size, 1 << 18), offset)
+            if not data:
+                raise OSError("the temporary file was truncated")
+            offset += len(data)
+            size -= len(data)
+            yield data
+
+    def alias(self, path: bytes, original: bytes) -> None:
+        self._kept[path] = self._kept[original]
+
+    def close(self) -> None:
+        self._closing.close()
+
+
+def _ignore(data: bytes) -> None:
+    pass
