@@ -1,195 +1,269 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-The messages of the casync protocol: what they hold, and their form on the wire.
+The messages of the casync protocol: what travels between ``casync`` and ``casync pull`` or ``push``
+on another machine, in both directions at once.
 
-A message is a frame: its size in bytes with these eight, its type, and a body; all numbers are
-64-bit little-endian. The same frames are on the pipes of a casync session and in the answers of a
-chunk server that is asked for many chunks at once.
+A frame is its length with these 16 bytes (64 bits), its type (64 bits), a body; all integers are
+unsigned and little-endian. :class:`MessageReader` makes messages of bytes, their own ``encode``
+bytes of messages. Who may say what and when is the business of
+:mod:`desync.formats.protocol_session`.
 
-Types, sizes and flags are those of casync (its ``caprotocol.h``).
+Two errors come out of here and nothing else: :class:`LocalProtocolError` for what we got wrong,
+:class:`RemoteProtocolError` for what the peer did.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from desync.formats.ids import ID_SIZE
+from desync.errors import DesyncError
 
-#: The least and the most bytes of a frame, header included.
-HEADER_SIZE: Final = 16
+from .ids import ID_SIZE, ChunkIds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The longest frame that casync takes, in bytes, header included.
 MAX_FRAME: Final = 16 << 20
 
+#: Length in bytes of a frame's header: its length and its type.
+HEADER_SIZE: Final = 16
+
+#: How much longer than a chunk's bytes the frame is that carries them.
+CHUNK_OVERHEAD: Final = HEADER_SIZE + 8 + ID_SIZE
+
 #: The most bytes of a chunk that fit in a frame.
-MAX_CHUNK_DATA: Final = MAX_FRAME - HEADER_SIZE - 8 - ID_SIZE
+MAX_CHUNK_DATA: Final = MAX_FRAME - CHUNK_OVERHEAD
 
-_HELLO: Final = 0x3C71D0948CA5FBEE
-_INDEX: Final = 0xB32A91DD2B3E27F8
-_INDEX_EOF: Final = 0x4F0932F1043718F5
-_ARCHIVE: Final = 0x95D6428A69EDDCC5
-_ARCHIVE_EOF: Final = 0x450BEF663F24CBAD
-_REQUEST: Final = 0x8AB427E0F89D9210
-_CHUNK: Final = 0x5213DD180A84BC8C
-_MISSING: Final = 0xD010F9FAC82B7B6C
-_GOODBYE: Final = 0xAD205DBF1A3686C3
-_ABORT: Final = 0xE7D9136B7EFEA352
+#: The most bytes that the text of an abort may have.
+ABORT_TEXT_LIMIT: Final = 4096
 
-_U64: Final = struct.Struct("<Q")
-_HEADER: Final = struct.Struct("<QQ")
-_NUMBER: Final = struct.Struct("<QQQ")
+# Error numbers mean the same on all systems here: they are Linux's, as casync sends them.
+ENOENT: Final = 2
+EIO: Final = 5
+EACCES: Final = 13
+EBADE: Final = 52
+EBADMSG: Final = 74
+EPROTONOSUPPORT: Final = 93
 
-_HIGH_PRIORITY: Final = 1
-_COMPRESSED: Final = 1
-_LARGEST_ERRNO: Final = (1 << 31) - 2
+_HEADER = struct.Struct("<2Q")
+_WORD = struct.Struct("<Q")
+_ERRNO_LIMIT = (1 << 31) - 1
+_ALL_ONES = (1 << 64) - 1
 
 
-class LocalProtocolError(ValueError):
-    """We were about to send what the protocol doesn't allow."""
+class ProtocolError(DesyncError):
+    """Something was said that the protocol doesn't allow."""
 
 
-class RemoteProtocolError(Exception):
-    """The peer sent what the protocol doesn't allow. The message says what, in one line."""
+class LocalProtocolError(ProtocolError):
+    """We were about to say something that the protocol doesn't allow: a mistake in our code."""
 
 
-def _check(holds: bool, why: str) -> None:
-    if not holds:
-        raise LocalProtocolError(why)
-
-
-class Hello(NamedTuple):
+class RemoteProtocolError(ProtocolError):
     """
-    What a side offers and wants: the first message, both ways.
+    The peer said something that the protocol doesn't allow.
 
-    :ivar flags: a bit for each thing offered or wanted.
+    :param errno: what to tell it in an abort (:class:`Abort`).
+    """
+
+    def __init__(self, why: str, errno: int = EBADMSG) -> None:
+        super().__init__(why)
+        self.errno = errno
+
+
+class Unfit(LocalProtocolError, ValueError):
+    """A message can't have this content. What the peer sent becomes a RemoteProtocolError."""
+
+
+class _Framed:
+    """A message. It checks what it is made of; that it fits in a frame is checked last."""
+
+    __slots__ = ()
+
+    def body(self) -> bytes:
+        """Give what follows the frame's header."""
+        return b""
+
+    def encode(self) -> bytes:
+        """
+        Give the frame.
+
+        :raises LocalProtocolError: if it would be too long.
+        """
+        return b"".join(self.pieces())
+
+    def pieces(self) -> tuple[bytes, ...]:
+        """Give the frame in pieces to be written one after the other. See :meth:`encode`."""
+        body = self.body()
+        start = _start(type(self), len(body))
+        return (start, body) if body else (start,)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello(_Framed):
+    """
+    The first message of either side: what it offers and what it wants.
+
+    :param flags: bits of :mod:`desync.formats.protocol_session`'s ``Service``; not all zeros nor
+        all ones.
     """
 
     flags: int
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        _check(0 < self.flags < (1 << 64) - 1, "a hello without meaning")
-        return _NUMBER.pack(HEADER_SIZE + 8, _HELLO, self.flags)
+    def __post_init__(self) -> None:
+        if not 0 < self.flags < _ALL_ONES:
+            raise Unfit(f"a hello with the flags {self.flags:#x}")
+
+    def body(self) -> bytes:
+        return _WORD.pack(self.flags)
 
 
-class IndexData(NamedTuple):
-    """A piece of an index file."""
-
-    data: bytes
-
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return _data_frame(_INDEX, self.data)
-
-
-class IndexEnd(NamedTuple):
-    """There is no more of the index."""
-
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return _HEADER.pack(HEADER_SIZE, _INDEX_EOF)
-
-
-class ArchiveData(NamedTuple):
-    """A piece of an archive (``.catar``)."""
+@dataclass(frozen=True, slots=True)
+class IndexData(_Framed):
+    """The next bytes of an index file, at least one."""
 
     data: bytes
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return _data_frame(_ARCHIVE, self.data)
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise Unfit("an empty piece of an index")
+
+    def body(self) -> bytes:
+        return self.data
 
 
-class ArchiveEnd(NamedTuple):
-    """There is no more of the archive."""
-
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return _HEADER.pack(HEADER_SIZE, _ARCHIVE_EOF)
+@dataclass(frozen=True, slots=True)
+class IndexEnd(_Framed):
+    """The index is complete."""
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ArchiveData(_Framed):
+    """The next bytes of an archive (catar), at least one."""
+
+    data: bytes
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise Unfit("an empty piece of an archive")
+
+    def body(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEnd(_Framed):
+    """The archive is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(_Framed):
     """
     Asks for chunks.
 
-    :ivar ids: one id or more, 32 bytes each.
-    :ivar high_priority: whether they are wanted before what was asked for otherwise.
+    :param ids: which, at least one.
+    :param high_priority: they are needed now. Advice, no more.
     """
 
-    ids: tuple[bytes, ...]
+    ids: ChunkIds
     high_priority: bool = True
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        joined = b"".join(self.ids)
-        _check(bool(joined), "a request for nothing")
-        _check(len(joined) == ID_SIZE * len(self.ids), "an id of a wrong size")
-        size = HEADER_SIZE + 8 + len(joined)
-        _check(size <= MAX_FRAME, "too many ids in a request")
-        return _NUMBER.pack(size, _REQUEST, _HIGH_PRIORITY * self.high_priority) + joined
+    def __post_init__(self) -> None:
+        if not self.ids:
+            raise Unfit("a request for no chunk")
+
+    def body(self) -> bytes:
+        return _WORD.pack(self.high_priority) + self.ids.to_bytes()
 
 
-class ChunkData(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ChunkData(_Framed):
     """
     A chunk.
 
-    :ivar data: its stored form, one compressed frame, or its plain bytes.
-    :ivar compressed: which of both it is.
+    :param chunk_id: 32 bytes.
+    :param data: its bytes, at least one.
+    :param compressed: whether they are one compressed frame (zstd, xz or gzip: the data says
+        which), or the chunk as it is.
     """
 
     chunk_id: bytes
     data: bytes
     compressed: bool = True
 
+    def __post_init__(self) -> None:
+        if len(self.chunk_id) != ID_SIZE:
+            raise Unfit(f"an id of {len(self.chunk_id)} bytes")
+        if not self.data:
+            raise Unfit(f"no data for chunk {self.chunk_id.hex()}")
+
+    def body(self) -> bytes:
+        return _WORD.pack(self.compressed) + self.chunk_id + self.data
+
     def encode_head(self) -> bytes:
         """Give the frame without the data at its end, for whoever writes that apart."""
-        _check(len(self.chunk_id) == ID_SIZE, "an id of a wrong size")
-        _check(0 < len(self.data) <= MAX_CHUNK_DATA, "a chunk that fits in no frame")
-        size = HEADER_SIZE + 8 + ID_SIZE + len(self.data)
-        return _NUMBER.pack(size, _CHUNK, _COMPRESSED * self.compressed) + self.chunk_id
+        size = CHUNK_OVERHEAD - HEADER_SIZE + len(self.data)
+        return _start(ChunkData, size) + _WORD.pack(self.compressed) + self.chunk_id
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return self.encode_head() + self.data
+    def pieces(self) -> tuple[bytes, ...]:
+        return (self.encode_head(), self.data)  # which isn't copied
 
 
-class Missing(NamedTuple):
-    """A chunk that was asked for isn't there."""
+@dataclass(frozen=True, slots=True)
+class Missing(_Framed):
+    """Whoever was asked for this chunk doesn't have it."""
 
     chunk_id: bytes
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        _check(len(self.chunk_id) == ID_SIZE, "an id of a wrong size")
-        return _HEADER.pack(HEADER_SIZE + ID_SIZE, _MISSING) + self.chunk_id
+    def __post_init__(self) -> None:
+        if len(self.chunk_id) != ID_SIZE:
+            raise Unfit(f"an id of {len(self.chunk_id)} bytes")
+
+    def body(self) -> bytes:
+        return self.chunk_id
 
 
-class Goodbye(NamedTuple):
-    """All is done: the end of a session, or of an answer."""
-
-    def encode(self) -> bytes:
-        """Give the frame."""
-        return _HEADER.pack(HEADER_SIZE, _GOODBYE)
+@dataclass(frozen=True, slots=True)
+class Goodbye(_Framed):
+    """Everything has been said."""
 
 
-class Abort(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Abort(_Framed):
     """
-    The side can't go on.
+    The sender gives up.
 
-    :ivar code: an error number of the system; 0 where there is none.
-    :ivar text: why, for people. Control characters don't travel.
+    :param code: why, as one of Linux's error numbers, below 2^31 - 1. It is all that casync
+        shows; 0 is allowed.
+    :param text: why, in words, without control characters.
     """
 
     code: int
     text: str
 
-    def encode(self) -> bytes:
-        """Give the frame."""
-        _check(0 <= self.code <= _LARGEST_ERRNO, "an error number out of range")
-        text = " ".join(self.text.split()).encode("utf-8", "replace")
-        text = bytes(byte for byte in text if byte >= 0x20)[:4096] or b"error"
-        body = text + b"\0"
-        return _NUMBER.pack(HEADER_SIZE + 8 + len(body), _ABORT, self.code) + body
+    def __post_init__(self) -> None:
+        if not 0 <= self.code < _ERRNO_LIMIT:
+            raise Unfit(f"an abort with the error number {self.code}")
+        if any(character < " " for character in self.text):
+            raise Unfit("an abort whose text holds control characters")
+        if len(self._encoded()) > ABORT_TEXT_LIMIT:
+            raise Unfit("an abort with too long a text")
+
+    @classmethod
+    def saying(cls, code: int, text: str) -> Abort:
+        """Make one of any text: control characters don't travel, nor does what is too much."""
+        clean = " ".join("".join(c if c >= " " else " " for c in text).split())
+        return cls(code, clean[: ABORT_TEXT_LIMIT // 12])  # as long as an escape can get
+
+    def _encoded(self) -> bytes:
+        return self.text.encode("utf-8", "backslashreplace")
+
+    def body(self) -> bytes:
+        return _WORD.pack(self.code) + self._encoded() + b"\0"
 
 
 Message: TypeAlias = (
@@ -205,141 +279,175 @@ Message: TypeAlias = (
     | Abort
 )
 
-# The sizes that frames of each type can have: the least, and the most.
-_SIZES: Final = {
-    _HELLO: (HEADER_SIZE + 8, HEADER_SIZE + 8),
-    _INDEX: (HEADER_SIZE + 1, MAX_FRAME),
-    _INDEX_EOF: (HEADER_SIZE, HEADER_SIZE),
-    _ARCHIVE: (HEADER_SIZE + 1, MAX_FRAME),
-    _ARCHIVE_EOF: (HEADER_SIZE, HEADER_SIZE),
-    _REQUEST: (HEADER_SIZE + 8 + ID_SIZE, MAX_FRAME),
-    _CHUNK: (HEADER_SIZE + 8 + ID_SIZE + 1, MAX_FRAME),
-    _MISSING: (HEADER_SIZE + ID_SIZE, HEADER_SIZE + ID_SIZE),
-    _GOODBYE: (HEADER_SIZE, HEADER_SIZE),
-    _ABORT: (HEADER_SIZE + 8 + 1, HEADER_SIZE + 8 + 65536),
+
+def _bit(word: int, what: str) -> bool:
+    if word > 1:
+        raise Unfit(f"{what} with the flags {word:#x}")
+    return bool(word)
+
+
+def _hello(body: memoryview) -> Hello:
+    return Hello(*_WORD.unpack(body))
+
+
+def _request(body: memoryview) -> Request:
+    (flags,) = _WORD.unpack_from(body)
+    urgent = _bit(flags, "a request")
+    rest = body[8:]
+    if len(rest) % ID_SIZE:
+        raise Unfit(f"a request of {len(rest)} bytes of ids")
+    return Request(ChunkIds.from_bytes(bytes(rest)), urgent)
+
+
+def _chunk(body: memoryview) -> ChunkData:
+    (flags,) = _WORD.unpack_from(body)
+    compressed = _bit(flags, "a chunk")
+    return ChunkData(bytes(body[8:40]), bytes(body[40:]), compressed)
+
+
+def _abort(body: memoryview) -> Abort:
+    (code,) = _WORD.unpack_from(body)
+    text = bytes(body[8:])
+    if not text.endswith(b"\0"):
+        raise Unfit("an abort whose text has no end")
+    return Abort(code, text[:-1].decode("utf-8", "backslashreplace"))
+
+
+class _Kind(NamedTuple):
+    """How messages of a type look: their name, the lengths of their bodies, how they are read."""
+
+    name: str
+    number: int
+    least: int
+    most: int
+    parse: Callable[[memoryview], Message]
+
+
+_UNLIMITED = 1 << 62
+_KINDS: Final[dict[type[_Framed], _Kind]] = {
+    Hello: _Kind("HELLO", 0x3C71D0948CA5FBEE, 8, 8, _hello),
+    IndexData: _Kind(
+        "INDEX", 0xB32A91DD2B3E27F8, 1, _UNLIMITED, lambda body: IndexData(bytes(body))
+    ),
+    IndexEnd: _Kind("INDEX_EOF", 0x4F0932F1043718F5, 0, 0, lambda body: IndexEnd()),
+    ArchiveData: _Kind(
+        "ARCHIVE", 0x95D6428A69EDDCC5, 1, _UNLIMITED, lambda body: ArchiveData(bytes(body))
+    ),
+    ArchiveEnd: _Kind("ARCHIVE_EOF", 0x450BEF663F24CBAD, 0, 0, lambda body: ArchiveEnd()),
+    Request: _Kind("REQUEST", 0x8AB427E0F89D9210, 8 + ID_SIZE, _UNLIMITED, _request),
+    ChunkData: _Kind("CHUNK", 0x5213DD180A84BC8C, 8 + ID_SIZE + 1, _UNLIMITED, _chunk),
+    Missing: _Kind(
+        "MISSING", 0xD010F9FAC82B7B6C, ID_SIZE, ID_SIZE, lambda body: Missing(bytes(body))
+    ),
+    Goodbye: _Kind("GOODBYE", 0xAD205DBF1A3686C3, 0, 0, lambda body: Goodbye()),
+    Abort: _Kind("ABORT", 0xE7D9136B7EFEA352, 9, 8 + ABORT_TEXT_LIMIT + 1, _abort),
 }
+_BY_NUMBER: Final = {kind.number: kind for kind in _KINDS.values()}
 
 
-def _data_frame(kind: int, data: bytes) -> bytes:
-    _check(0 < len(data) <= MAX_FRAME - HEADER_SIZE, "a piece that fits in no frame")
-    return _HEADER.pack(HEADER_SIZE + len(data), kind) + data
+def _start(kind: type[_Framed], body_size: int) -> bytes:
+    size = HEADER_SIZE + body_size
+    if size > MAX_FRAME:
+        raise LocalProtocolError(f"a {_KINDS[kind].name} of {size} bytes is too long to be sent")
+    return _HEADER.pack(size, _KINDS[kind].number)
+
+
+def name_of(message: Message | type[Message]) -> str:
+    """Give the protocol's word for a message, such as ``INDEX_EOF``."""
+    kind = message if isinstance(message, type) else type(message)
+    return _KINDS[kind].name
 
 
 class MessageReader:
     """
     Takes bytes as they come, in any pieces, and gives messages.
 
-    A frame's size is checked against its type before any of its body is kept.
+    A frame's size is checked against its type before any of its body is kept. What is kept is never
+    more than one frame and what was fed last.
 
-    :param limit: the most bytes of a frame, header included, where less is expected than the
-        protocol allows.
+    :param limit: the longest frame that is taken, in bytes, header included.
+    :ivar error: what was wrong with the bytes that were fed last; None while nothing is.
     """
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
-        self._pieces: list[bytes] = []
-        self._held = 0
-        # How many bytes it takes to get any further: what came of a large frame isn't looked at
-        # again with each piece.
-        self._wanted = HEADER_SIZE
-        self._broken = False
+        self._rest: bytes | bytearray = b""  # the beginning of a frame
+        self._wanted = HEADER_SIZE  # how many bytes it takes to get any further
+        self.error: RemoteProtocolError | None = None
 
     def feed(self, data: bytes) -> list[Message]:
         """
         Take some bytes.
 
-        :returns: the messages that are complete by now.
-        :raises RemoteProtocolError: if the bytes can't be messages; those before them, of the same
-            call, are lost. Nothing can be read afterwards.
+        :returns: the messages that are complete by now. If what follows them can't be a message,
+            they are given all the same, and :attr:`error` is set.
+        :raises RemoteProtocolError: if there was no message before what can't be one, and each time
+            after that.
         """
-        if self._broken:
-            raise RemoteProtocolError("nothing can follow a broken message")
-        self._pieces.append(data)
-        self._held += len(data)
-        if self._held < self._wanted:
+        if self.error is not None:
+            raise self.error
+        buffer: bytes | bytearray = data
+        if self._rest:
+            if not isinstance(self._rest, bytearray):
+                self._rest = bytearray(self._rest)
+            self._rest += data
+            buffer = self._rest
+        if len(buffer) < self._wanted:
+            self._rest = buffer
             return []
-        joined = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        messages, end = self._parse(buffer)
+        if self.error is not None:
+            self._rest = b""
+            if not messages:
+                raise self.error
+        elif isinstance(buffer, bytearray):
+            del buffer[:end]
+        else:
+            self._rest = buffer[end:]
+        return messages
+
+    def _parse(self, buffer: bytes | bytearray) -> tuple[list[Message], int]:
+        """Make what messages there are, and say where the rest begins."""
         messages: list[Message] = []
         begin = 0
-        try:
-            while True:
-                if len(joined) - begin < HEADER_SIZE:
-                    self._wanted = HEADER_SIZE
-                    break
-                size, kind = _HEADER.unpack_from(joined, begin)
-                self._check_size(size, kind)
-                if len(joined) - begin < size:
-                    self._wanted = size
-                    break
-                messages.append(_parse(kind, joined, begin + HEADER_SIZE, begin + size))
+        with memoryview(buffer) as view:
+            while len(view) - begin >= HEADER_SIZE:
+                size, number = _HEADER.unpack_from(view, begin)
+                kind = _BY_NUMBER.get(number)
+                try:
+                    self._check(size, number)
+                    if len(view) - begin < size:
+                        self._wanted = size
+                        return messages, begin
+                    assert kind is not None
+                    with view[begin + HEADER_SIZE : begin + size] as body:
+                        messages.append(kind.parse(body))
+                except Unfit as error:
+                    self.error = RemoteProtocolError(str(error))
+                    return messages, begin
                 begin += size
-        except RemoteProtocolError:
-            self._broken = True
-            self._pieces.clear()
-            raise
-        rest = joined[begin:]
-        self._pieces = [rest] if rest else []
-        self._held = len(rest)
-        return messages
+        self._wanted = HEADER_SIZE
+        return messages, begin
+
+    def _check(self, size: int, number: int) -> None:
+        kind = _BY_NUMBER.get(number)
+        if kind is None:
+            raise Unfit(f"a message of the unknown type {number:016x}")
+        if size > self._limit or not kind.least <= size - HEADER_SIZE <= kind.most:
+            raise Unfit(f"a message {kind.name} of {size} bytes")
 
     @property
     def pending(self) -> bool:
         """Whether a message has begun and not ended."""
-        return bool(self._held)
+        return bool(self._rest)
 
-    def _check_size(self, size: int, kind: int) -> None:
-        sizes = _SIZES.get(kind)
-        if sizes is None:
-            raise RemoteProtocolError(f"a message of unknown type {kind:#018x}")
-        if not sizes[0] <= size <= min(sizes[1], self._limit):
-            raise RemoteProtocolError(f"a message of {size} bytes, of type {kind:#018x}")
+    def finish(self) -> None:
+        """
+        Take note that nothing more comes.
 
-
-def _parse(kind: int, data: bytes, begin: int, end: int) -> Message:
-    """Make the message of a frame whose body is data[begin:end], of a size that it can have."""
-    if kind == _CHUNK:
-        flags = _flags(data, begin, _COMPRESSED)
-        start = begin + 8 + ID_SIZE
-        return ChunkData(data[begin + 8 : start], data[start:end], bool(flags & _COMPRESSED))
-    if kind == _MISSING:
-        return Missing(data[begin:end])
-    if kind == _REQUEST:
-        flags = _flags(data, begin, _HIGH_PRIORITY)
-        if (end - begin - 8) % ID_SIZE:
-            raise RemoteProtocolError("a request that ends within an id")
-        ids = tuple(data[at : at + ID_SIZE] for at in range(begin + 8, end, ID_SIZE))
-        return Request(ids, bool(flags & _HIGH_PRIORITY))
-    if kind == _INDEX:
-        return IndexData(data[begin:end])
-    if kind == _ARCHIVE:
-        return ArchiveData(data[begin:end])
-    if kind == _HELLO:
-        (number,) = _U64.unpack_from(data, begin)
-        if number in (0, (1 << 64) - 1):
-            raise RemoteProtocolError("a hello without meaning")
-        return Hello(number)
-    if kind == _ABORT:
-        return _parse_abort(data[begin:end])
-    return _EMPTY[kind]
-
-
-_EMPTY: Final[dict[int, Message]] = {
-    _INDEX_EOF: IndexEnd(),
-    _ARCHIVE_EOF: ArchiveEnd(),
-    _GOODBYE: Goodbye(),
-}
-
-
-def _flags(data: bytes, begin: int, known: int) -> int:
-    (flags,) = _U64.unpack_from(data, begin)
-    if flags & ~known:
-        raise RemoteProtocolError(f"unknown flags {flags:#x}")
-    return int(flags)
-
-
-def _parse_abort(body: bytes) -> Abort:
-    (code,) = _U64.unpack_from(body)
-    text = body[8:]
-    if code > _LARGEST_ERRNO or not text.endswith(b"\0") or min(text[:-1], default=0x20) < 0x20:
-        raise RemoteProtocolError("a malformed abort")
-    return Abort(code, text[:-1].decode("utf-8", "replace"))
+        :raises RemoteProtocolError: if that is within a message, or something was wrong before.
+        """
+        if self.error is None and self.pending:
+            self.error = RemoteProtocolError("the connection ended within a message")
+        if self.error is not None:
+            raise self.error
