@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ import zstandard
 
 from desync.formats.index import Index
 from tests.command_line import NO_HOME, ROOT, desync
+from tests.loop_devices import loop_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,6 +129,7 @@ class Sandbox:
 
     def __init__(self, folder: str) -> None:
         self.root = Path(folder).absolute()
+        self.cleanup = ExitStack()
         self.work = self.root / "work"
         self._originals = self.root / "originals"
         for path in (self.work, self._originals, self.root / "home", self.root / "bin"):
@@ -284,6 +287,28 @@ def all_is_old(store: str) -> Given:
 def has_bad_chunk(store: str, of: str) -> Given:
     """A chunk in a store isn't what its name says: the first one of a file."""
     return lambda sandbox: _write(_first_chunk(sandbox, store, of), b"spoiled")
+
+
+def has_block_device(name: str, size: int) -> Given:
+    """There is a block device of so many bytes."""
+
+    def make(sandbox: Sandbox) -> None:
+        device = sandbox.cleanup.enter_context(loop_device(size))
+        sandbox.path(name).symlink_to(device)
+
+    return make
+
+
+def begins_with(name: str, of: str) -> Then:
+    """A device begins with the content of a file."""
+
+    def check(sandbox: Sandbox, result: Result) -> None:
+        wanted = sandbox.original(of)
+        with open(sandbox.path(name), "rb") as file:
+            if file.read(len(wanted)) != wanted:
+                raise WrongOutcome(f"{name} doesn't begin with {of}")
+
+    return check
 
 
 def is_rebuilt(name: str, of: str | None = None) -> Then:

@@ -17,8 +17,10 @@ from tests.readme_sandbox import (
     Then,
     While,
     all_is_old,
+    begins_with,
     describes,
     has_bad_chunk,
+    has_block_device,
     has_file,
     has_index,
     has_store,
@@ -42,7 +44,7 @@ CORE = "core"
 FEATURES = {
     CORE: True,
     "archives": False,
-    "block-devices": False,
+    "block-devices": True,
     "cache": True,
     "chunk-server": False,
     "failover": True,
@@ -437,6 +439,12 @@ desync extract \\
         "An image is written to a block device.",
         "desync extract -k -s /mnt/store image.caibx /dev/sdc",
         needs=("in-place", "block-devices"),
+        given=(
+            has_store("/mnt/store", "image"),
+            has_index("image.caibx", "image"),
+            has_block_device("/dev/sdc", 2 << 20),
+        ),
+        then=(begins_with("/dev/sdc", "image"),),
     ),
     Example(
         "extract_remote_index",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -11,7 +12,8 @@ import stat
 from typing import Any
 
 from .command_case import CommandCase, as_nobody, sample
-from .command_line import desync, desync_process
+from .command_line import Outcome, desync, desync_process
+from .loop_devices import file_system, for_test, loop_device
 
 SIZE = 300_000
 
@@ -156,6 +158,99 @@ class InPlaceTests(InPlaceCase):
         outcome = as_nobody(lambda: desync("extract", "-k", *self.arguments))
         self.assert_error(outcome, self.path("out"), "Permission denied")
         self.assertEqual(self.read("out"), b"old")
+
+
+class DeviceTests(InPlaceCase):
+    """Block devices, made of files."""
+
+    def extract_to(self, size: int, *args: str) -> tuple[str, Outcome]:
+        """Extract to a device full of other things, of so many bytes."""
+        device = for_test(loop_device(size), self.addCleanup)
+        with open(device, "wb") as file:
+            file.write(b"\xee" * size)
+        arguments = ("-s", self.path("store"), *args, self.path("a.caibx"), device)
+        return device, desync("extract", "-k", "--print-stats", *arguments)
+
+    def test_larger(self) -> None:
+        """Of a device that is larger than the content the rest is left alone."""
+        device, outcome = self.extract_to(1 << 20)
+        self.assertEqual((outcome.code, outcome.err), (0, ""))
+        with open(device, "rb") as file:
+            self.assertEqual(file.read(), self.data + b"\xee" * ((1 << 20) - len(self.data)))
+        # It is a seed as well, and what is there already is kept.
+        self.write("out", b"")
+        # Only its last chunk ends elsewhere.
+        self.assertLess(self.extract("--seed", device)["chunks-from-store"], 2)
+        arguments = ("extract", "-k", "--print-stats", *self.arguments[:3], device)
+        stats = json.loads(self.run_command(*arguments).out)
+        self.assertEqual(stats["chunks-in-place"], stats["chunks-total"])
+
+    def test_exactly_as_large(self) -> None:
+        """A device may be exactly as large as the content; zeros are written to it, too."""
+        self.data = self.data[: 400 << 10]
+        self.sample_store(self.data)
+        device, outcome = self.extract_to(400 << 10)
+        self.assertEqual((outcome.code, outcome.err), (0, ""))
+        with open(device, "rb") as file:
+            self.assertEqual(file.read(), self.data)
+
+    def test_too_small(self) -> None:
+        """To a device that is too small nothing is written."""
+        device, outcome = self.extract_to(300 << 10)
+        self.assert_error(
+            outcome,
+            f"{device}: it has {300 << 10} bytes, and the index is of {len(self.data)} bytes",
+        )
+        with open(device, "rb") as file:
+            self.assertEqual(file.read(), b"\xee" * (300 << 10))
+
+    def test_not_in_place(self) -> None:
+        """A device isn't replaced by a file: what is needed is said."""
+        device = for_test(loop_device(1 << 20), self.addCleanup)
+        outcome = desync("extract", *self.arguments[:3], device)
+        self.assert_error(outcome, device, "it isn't a regular file")
+
+
+class ReadOnlyTests(InPlaceCase):
+    """File systems that can't be written, or not enough."""
+
+    def test_read_only(self) -> None:
+        """On a read-only file system there is one line, in place and otherwise."""
+        place = for_test(file_system("ext4", 16 << 20), self.addCleanup)
+        out = os.path.join(place, "out")
+        with open(out, "wb") as file:
+            file.write(b"old")
+        self.assertEqual(os.system(f"mount -o remount,ro {place}"), 0)
+        for flags in (), ("-k",), ("--resume",):
+            outcome = desync("extract", *flags, *self.arguments[:3], out)
+            self.assert_error(outcome, out, "Read-only file system")
+            with open(out, "rb") as file:
+                self.assertEqual(file.read(), b"old")
+
+    def test_full(self) -> None:
+        """
+        On a full disk the old file stays; in place and with --resume the next run completes it.
+        """
+        place = for_test(file_system("ext4", 16 << 20), self.addCleanup)
+        out, ballast = os.path.join(place, "out"), os.path.join(place, "ballast")
+        for flags in (), ("-k",), ("--resume",), ("--seed", self.path("a.caibx")):
+            with open(out, "wb") as file:
+                file.write(b"old")
+            with open(ballast, "wb") as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            os.truncate(ballast, os.path.getsize(ballast) - 100_000)
+            outcome = desync("extract", *flags, *self.arguments[:3], out)
+            self.assert_error(outcome, out, "No space left on device")
+            if flags != ("-k",):
+                with open(out, "rb") as file:
+                    self.assertEqual(file.read(), b"old")
+            os.unlink(ballast)
+            self.run_command("extract", *flags, *self.arguments[:3], out)
+            with open(out, "rb") as file:
+                self.assertEqual(file.read(), self.data)
+            self.assertEqual(sorted(os.listdir(place)), ["lost+found", "out"])
 
 
 class ResumeTests(InPlaceCase):

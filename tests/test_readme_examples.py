@@ -56,6 +56,7 @@ def _example_test(example: Example) -> Callable[[SeedReadmeTests], None]:
         if "mount" in example.needs:
             need_fuse()
         sandbox = Sandbox(self.mktemp())
+        self.addCleanup(sandbox.cleanup.close)
         for make in example.given:
             make(sandbox)
         commands = example.run or example.text
