@@ -43,11 +43,13 @@ class Peer(NamedTuple):
 
 PEERS = {
     "casync": Peer("casync", "casync"),
+    "curl": Peer("curl", "curl"),
     "fusermount": Peer("fusermount", "fuse3"),
     "losetup": Peer("losetup", "mount"),
     "mkfs.btrfs": Peer("mkfs.btrfs", "btrfs-progs"),
     "mkfs.ext4": Peer("mkfs.ext4", "e2fsprogs", ("-V",)),
     "mkfs.xfs": Peer("mkfs.xfs", "xfsprogs", ("-V",)),
+    "openssl": Peer("openssl", "openssl", ("version",)),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
 }
 

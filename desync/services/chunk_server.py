@@ -22,15 +22,13 @@ from .chunk_site import ChunkSite
 from .counters import Counters
 from .metering import Metered, Troubles
 from .service import WebService
+from .stopping import Stopping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted.internet.defer import Deferred
-
     from desync.interfaces import IChunkSource
     from desync.options import StoreOptions
-    from desync.stores.threads import Threads
 
     from .settings import ChunkServerSettings
 
@@ -83,16 +81,6 @@ class _Stacks:
         self._counters.cache_hits += count
 
 
-class _Stopping:
-    """Ends threads as stores are closed."""
-
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
-
-    def close(self) -> Deferred[None]:
-        return self._threads.stop()
-
-
 def chunk_service(
     settings: ChunkServerSettings, reactor: Any, environ: Mapping[str, str]
 ) -> WebService:
@@ -128,4 +116,4 @@ def chunk_service(
     if settings.store_file:
         reader = StoreFileReader(settings.store_file, stacks.open, store, report)
         reload = reader.read_again
-    return WebService(settings, reactor, site, counters, [store, _Stopping(threads)], reload)
+    return WebService(settings, reactor, site, counters, [store, Stopping(threads)], reload)

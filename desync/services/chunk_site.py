@@ -16,6 +16,7 @@ from desync.formats.chunk import Chunk
 from desync.formats.stored import MAX_CHUNK_SIZE, form_named
 from desync.interfaces import IChunkTarget
 
+from .chunk_batches import BATCH_PATHS, ChunkBatches
 from .chunk_paths import parse_chunk_path
 from .exchange import TEXT, Refused
 from .metering import count_error, one_line
@@ -46,6 +47,7 @@ class ChunkSite:
     :param threads: for what takes long.
     :param writable: whether chunks can be put.
     :param verify: whether those are verified before they count.
+    :ivar form: what is served.
     """
 
     def __init__(
@@ -61,26 +63,30 @@ class ChunkSite:
         writable: bool = False,
         verify: bool = True,
     ) -> None:
-        self._store = store
-        self._reader = reader
-        self._threads = threads
-        self._counters = counters
+        self.store = store
+        self.reader = reader
+        self.threads = threads
+        self.counters = counters
         self._troubles = troubles
-        self._form = form_named(extension)
+        self.form = form_named(extension)
         self._extension = extension.encode()
         self._digest = digest
-        self._writable = writable
+        self.writable = writable
         self._verify = verify
-        self._largest = self._form.stored_limit(MAX_CHUNK_SIZE)
+        self._batches = ChunkBatches(self)
+        self._largest = self.form.stored_limit(MAX_CHUNK_SIZE)
         self._seen: IChunkSource | None = None
         self._near: NearFiles | None = None
 
     def admit(self, exchange: Exchange) -> None:
         """See :meth:`.connection.Site.admit`."""
+        if exchange.path in BATCH_PATHS:
+            self._batches.admit(exchange)
+            return
         exchange.target = parse_chunk_path(exchange.path, self._extension)
         method = exchange.method
         if method == b"PUT":
-            if not self._writable:
+            if not self.writable:
                 raise Refused(400, "writing to upstream chunk store is not enabled\n")
             exchange.limit = self._largest
         elif method not in (b"GET", b"HEAD"):
@@ -90,89 +96,100 @@ class ChunkSite:
         """See :meth:`.connection.Site.handle`."""
         method = exchange.method
         if method == b"GET":
-            near = self._find_near()
+            near = self.find_near()
             if near is not None:
                 data = near.read(exchange.target)
                 if data is not None:
                     if near.is_cache:
-                        self._counters.cache_hits += 1
+                        self.counters.cache_hits += 1
                     exchange.respond(200, data)
                     return
             exchange.run(self._get(exchange))
         elif method == b"HEAD":
             exchange.run(self._head(exchange))
+        elif method == b"POST":
+            self._batches.handle(exchange)
         else:
             exchange.run(self._put(exchange))
 
-    def _find_near(self) -> NearFiles | None:
-        current = self._store.current
+    def find_near(self) -> NearFiles | None:
+        """Give the directory that can be looked into at once, if there is one."""
+        current = self.store.current
         if current is not self._seen:
             self._seen = current
-            self._near = near_files(current, self._form.extension)
+            self._near = near_files(current, self.form.extension)
         return self._near
 
     async def _get(self, exchange: Exchange) -> None:
         chunk_id = exchange.target
         try:
-            chunk = await self._reader.get(chunk_id)
-            data = chunk.held_as(self._form)
-            if data is None:
-                # A codec isn't for two threads at once; nor is the chunk, others may be given it.
-                own = chunk.copy()
-                data = await self._threads.run(
-                    lambda: own.stored_as(form_named(self._form.extension))
-                )
+            chunk = await self.reader.get(chunk_id)
+            data = await self.bytes_of(chunk)
             if not data:
                 raise ChunkInvalid(chunk_id, "it holds no data")
         except ChunkMissing:
             raise self._missing(chunk_id) from None
         except DesyncError as error:
-            raise self._failed("retrieve", chunk_id, error) from None
+            raise self.failed("retrieve", error, chunk_id) from None
         exchange.respond(200, data)
+
+    async def bytes_of(self, chunk: Chunk) -> bytes:
+        """
+        Give a chunk in the form that is served.
+
+        :raises ChunkInvalid: if it has to be converted and can't be.
+        """
+        data = chunk.held_as(self.form)
+        if data is None:
+            # A codec isn't for two threads at once; nor is the chunk, others may be given it.
+            own, form = chunk.copy(), form_named(self.form.extension)
+            data = await self.threads.run(own.stored_as, form)
+        return data
 
     async def _head(self, exchange: Exchange) -> None:
         chunk_id = exchange.target
         try:
-            if self._writable:
+            if self.writable:
                 # Whoever asks a server that takes chunks doesn't send those that are there, and
                 # relies on their staying.
-                found = await IChunkTarget(self._store).renew(chunk_id)
+                found = await IChunkTarget(self.store).renew(chunk_id)
             else:
-                found = await self._reader.has(chunk_id)
+                found = await self.reader.has(chunk_id)
         except DesyncError as error:
-            raise self._failed("look for", chunk_id, error) from None
+            raise self.failed("look for", error, chunk_id) from None
         exchange.respond(200 if found else 404)
 
     async def _put(self, exchange: Exchange) -> None:
         chunk_id, body, exchange.body = exchange.target, exchange.body, b""
-        form = form_named(self._form.extension)
+        form = form_named(self.form.extension)
         chunk = Chunk(chunk_id, stored=body, form=form, verified=not self._verify)
         try:
             if not body:
                 raise ChunkInvalid(chunk_id, "it holds no data")
             if self._verify:
-                await self._threads.run(chunk.verify, self._digest)
+                await self.threads.run(chunk.verify, self._digest)
         except ChunkInvalid as error:
-            self._counters.verification_failures += 1
+            self.counters.verification_failures += 1
             raise Refused(400, f"chunk {chunk_id.hex()} is invalid: {error.why}\n") from None
         try:
-            await IChunkTarget(self._store).put(chunk)
+            await IChunkTarget(self.store).put(chunk)
         except ChunkInvalid as error:
             # Conversion found it out.
-            self._counters.verification_failures += 1
+            self.counters.verification_failures += 1
             raise Refused(400, f"chunk {chunk_id.hex()} is invalid: {error.why}\n") from None
         except DesyncError as error:
-            raise self._failed("store", chunk_id, error) from None
-        self._counters.stored += 1
+            raise self.failed("store", error, chunk_id) from None
+        self.counters.stored += 1
         exchange.respond(200, content_type=TEXT)
 
     def _missing(self, chunk_id: bytes) -> Refused:
         return Refused(404, f"chunk {chunk_id.hex()} not found")
 
-    def _failed(self, what: str, chunk_id: bytes, error: DesyncError) -> Refused:
+    def failed(self, what: str, error: BaseException, chunk_id: bytes | None = None) -> Refused:
         """Take down what went wrong with a store, of which the peer learns nothing."""
-        line = f"failed to {what} chunk {chunk_id.hex()}: {one_line(error)}"
+        subject = "chunks" if chunk_id is None else f"chunk {chunk_id.hex()}"
+        line = f"failed to {what} {subject}: {one_line(error)}"
         _log.error("{line}", line=line)
         self._troubles.add(line)
-        count_error(self._counters, error)
+        count_error(self.counters, error)
         return Refused(500, "internal server error\n")

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import alsoProvides, implementer
 
 from desync.errors import DesyncError, UsageError, describe_os_error
-from desync.interfaces import IBatch, IChunkSource, IChunkTarget
+from desync.interfaces import IBatch, IBatchRenewer, IChunkSource, IChunkTarget
 
 from .batches import close_all, require
 
@@ -130,8 +130,9 @@ class Reloading:
         require(store, IChunkSource, IBatch)
         self._stack = _Stack(store)
         self._closing: set[Deferred[None]] = set()
-        if IChunkTarget.providedBy(store):
-            alsoProvides(self, IChunkTarget)
+        for interface in IChunkTarget, IBatchRenewer:
+            if interface.providedBy(store):
+                alsoProvides(self, interface)
 
     def __repr__(self) -> str:
         return f"<Reloading {self.current!r}>"
@@ -205,6 +206,19 @@ class Reloading:
     def renew(self, chunk_id: bytes) -> Deferred[bool]:
         """See :meth:`desync.interfaces.IChunkTarget.renew`."""
         return self._run(lambda store: store.renew(chunk_id))
+
+    def renew_many(self, ids: ChunkIds) -> Deferred[ChunkIds]:
+        """
+        See :meth:`desync.interfaces.IBatchRenewer.renew_many`; a store that can't renew only tells.
+        """
+
+        def renew(store: Any) -> Deferred[ChunkIds]:
+            renewer = IBatchRenewer(store, None)
+            if renewer is None:
+                return IBatch(store).missing(ids)
+            return renewer.renew_many(ids)
+
+        return self._run(renew)
 
     def close(self) -> Deferred[None]:
         """See :meth:`desync.interfaces.IStore.close`. Old stores in use still are closed too."""

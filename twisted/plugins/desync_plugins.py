@@ -5,3 +5,6 @@ from twisted.application.service import ServiceMaker
 chunk_server = ServiceMaker(
     "desync-chunk-server", "desync.services.twistd_chunks", "Serve chunks.", "desync-chunk-server"
 )
+index_server = ServiceMaker(
+    "desync-index-server", "desync.services.twistd_indexes", "Serve indexes.", "desync-index-server"
+)

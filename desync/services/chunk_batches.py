@@ -1,0 +1,166 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+Many chunks in one request, for clients that know how to ask: ``POST chunks`` and ``POST missing``.
+
+Beside the paths of single chunks, which stay what they are. The form of requests and answers is in
+``docs/http-protocol.rst``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zope.interface import implementer
+
+from desync.errors import DesyncError
+from desync.formats.ids import ID_SIZE, ChunkIds
+from desync.formats.protocol import MAX_CHUNK_DATA, ChunkData, Goodbye, Missing
+from desync.interfaces import IBatch, IChunkSink
+
+from .exchange import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    from desync.formats.chunk import Chunk
+
+    from .chunk_site import ChunkSite
+    from .exchange import Exchange
+
+#: Media types.
+IDS: Final = b"application/vnd.desync.ids"
+CHUNKS: Final = b"application/vnd.desync.chunks"
+
+BATCH_PATHS: Final = frozenset({b"/chunks", b"/missing"})
+
+#: Ids in one request.
+MOST_IDS: Final = 4096
+
+#: Bytes that are read at once before they are written; the reactor does other things in between.
+_STEP: Final = 1 << 19
+
+
+class ChunkBatches:
+    """
+    Answers requests for many chunks.
+
+    :param site: whose chunks they are.
+    """
+
+    def __init__(self, site: ChunkSite) -> None:
+        self._site = site
+
+    def admit(self, exchange: Exchange) -> None:
+        """See :meth:`.connection.Site.admit`."""
+        if exchange.method != b"POST":
+            raise Refused(405, "only POST is supported here\n")
+        kind = (exchange.header(b"Content-Type") or b"").partition(b";")[0].strip().lower()
+        if kind != IDS:
+            raise Refused(415, f"the body has to be {IDS.decode()}\n")
+        length = exchange.length
+        if length is None:
+            raise Refused(411, "the length of the body has to be said\n")
+        if length > MOST_IDS * ID_SIZE:
+            raise Refused(413, f"more than {MOST_IDS} ids\n")
+        if not length or length % ID_SIZE:
+            raise Refused(400, "the body is no number of ids\n")
+        exchange.limit = MOST_IDS * ID_SIZE
+
+    def handle(self, exchange: Exchange) -> None:
+        """See :meth:`.connection.Site.handle`."""
+        ids = ChunkIds.from_bytes(exchange.body).sorted_unique()
+        missing = exchange.path == b"/missing"
+        exchange.run(self._missing(exchange, ids) if missing else self._chunks(exchange, ids))
+
+    async def _missing(self, exchange: Exchange, ids: ChunkIds) -> None:
+        site = self._site
+        try:
+            if site.writable:
+                # See HEAD: what is said to be there has to stay.
+                absent = await site.store.renew_many(ids)
+            else:
+                absent = await IBatch(site.reader).missing(ids)
+        except DesyncError as error:
+            raise site.failed("look for", error) from None
+        exchange.respond(200, absent.to_bytes(), IDS)
+
+    async def _chunks(self, exchange: Exchange, ids: ChunkIds) -> None:
+        exchange.start(200, CHUNKS)
+        rest = await self._near_chunks(exchange, ids)
+        if rest:
+            sink = _Answering(self._site, exchange)
+            await IBatch(self._site.reader).get_many(ChunkIds.from_iterable(rest), sink)
+        exchange.write([Goodbye().encode()])
+        exchange.finish()
+
+    async def _near_chunks(self, exchange: Exchange, ids: ChunkIds) -> list[bytes]:
+        """Answer what can be read at once, and give the ids of the rest."""
+        site = self._site
+        near = site.find_near()
+        if near is None:
+            return list(ids)
+        compressed = bool(site.form.extension)
+        rest: list[bytes] = []
+        pieces: list[bytes] = []
+        size = hits = 0
+        for chunk_id in ids:
+            data = near.read(chunk_id)
+            if data is None:
+                rest.append(chunk_id)
+                continue
+            hits += 1
+            pieces += (ChunkData(chunk_id, data, compressed).encode_head(), data)
+            size += len(data)
+            if size >= _STEP:
+                pressure = exchange.write(pieces)
+                pieces, size = [], 0
+                if pressure is not None:
+                    await pressure
+        if near.is_cache:
+            site.counters.cache_hits += hits
+        pressure = exchange.write(pieces)
+        if pressure is not None:
+            await pressure
+        return rest
+
+
+@implementer(IChunkSink)
+class _Answering:
+    """Writes what the stores find into an answer."""
+
+    def __init__(self, site: ChunkSite, exchange: Exchange) -> None:
+        self._site = site
+        self._exchange = exchange
+
+    def chunks(self, batch: Sequence[Chunk]) -> Deferred[None] | None:
+        from twisted.internet.defer import Deferred
+
+        return Deferred.fromCoroutine(self._write(batch))
+
+    async def _write(self, batch: Sequence[Chunk]) -> None:
+        compressed = bool(self._site.form.extension)
+        pieces: list[bytes] = []
+        for chunk in batch:
+            try:
+                data = await self._site.bytes_of(chunk)
+            except DesyncError as error:
+                self._site.failed("retrieve", error, chunk.chunk_id)
+                continue
+            # What fits in no frame, or isn't there at all, can't be had this way.
+            if 0 < len(data) <= MAX_CHUNK_DATA:
+                pieces += (ChunkData(chunk.chunk_id, data, compressed).encode_head(), data)
+        pressure = self._exchange.write(pieces)
+        if pressure is not None:
+            await pressure
+
+    def absent(self, ids: ChunkIds) -> None:
+        self._exchange.write([Missing(chunk_id).encode() for chunk_id in ids])
+
+    def failed(self, ids: ChunkIds, why: Failure) -> None:
+        # They get no frame, by which the client knows.
+        for chunk_id in ids:
+            self._site.failed("retrieve", why.value or RuntimeError(), chunk_id)

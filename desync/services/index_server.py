@@ -1,0 +1,62 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""The index server: from settings to a service."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from desync.chunking.digests import Digest
+from desync.errors import UsageError
+from desync.stores.index_local import LocalIndexStore
+from desync.stores.location import parse_location
+from desync.stores.threads import StoreThreads
+
+from .counters import Counters
+from .index_site import IndexSite
+from .metering import Troubles
+from .service import WebService
+from .stopping import Stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from desync.interfaces import IIndexSource
+
+    from .settings import IndexServerSettings
+
+
+def _open_store(
+    settings: IndexServerSettings, reactor: Any, environ: Mapping[str, str]
+) -> IIndexSource:
+    assert settings.store is not None
+    location = parse_location(settings.store)
+    # What the configuration says has to make sense for local stores too.
+    config = settings.load_config(environ)
+    config.index_options_for(settings.store.rstrip("/") + "/index", settings.store_flags)
+    if not location.is_local:
+        raise UsageError(f"{location.shown}: indexes at {location.scheme}:// can't be served yet")
+    return LocalIndexStore(location.path, reactor, digest=Digest.named(settings.digest))
+
+
+def index_service(
+    settings: IndexServerSettings, reactor: Any, environ: Mapping[str, str]
+) -> WebService:
+    """
+    Make an index server. Its store is opened here; it listens when it is started.
+
+    :raises DesyncError: if something that the settings name can't be used.
+    """
+    store = _open_store(settings, reactor, environ)
+    counters, troubles = Counters(), Troubles(time.time)
+    threads = StoreThreads(reactor, 2)
+    site = IndexSite(
+        store,
+        threads,
+        counters,
+        troubles,
+        digest=Digest.named(settings.digest),
+        writable=settings.writable,
+    )
+    return WebService(settings, reactor, site, counters, [store, Stopping(threads)])
