@@ -25,6 +25,19 @@ GO_VARIABLE = "GO_DESYNC"
 KERNELS_VARIABLE = "DESYNC_KERNELS"
 
 
+#: What Go desync records of a tree, in casync's words.
+_GO_FEATURES = (
+    "32bit-uids",
+    "nsec-time",
+    "permissions",
+    "symlinks",
+    "device-nodes",
+    "fifos",
+    "sockets",
+    "xattrs",
+)
+
+
 class Party:
     """
     A program that takes part. Each method gives a command line, or None for what it can't do.
@@ -69,6 +82,14 @@ class Party:
 
     def list_chunks(self, index: str) -> list[str] | None:
         """Print the ids in an index."""
+        return None
+
+    def tar(self, index: str, tree: str, store: str) -> list[str] | None:
+        """Pack a directory into an index and a store."""
+        return None
+
+    def untar(self, index: str, store: str, tree: str) -> list[str] | None:
+        """Unpack it."""
         return None
 
     def output(self, *args: str) -> str:
@@ -124,6 +145,12 @@ class Desync(Party):
     def cat(self, index: str, store: str) -> list[str] | None:
         return self._command("cat", "-s", store, index)
 
+    def tar(self, index: str, tree: str, store: str) -> list[str] | None:
+        return self._command("tar", "-i", "-s", store, index, tree)
+
+    def untar(self, index: str, store: str, tree: str) -> list[str] | None:
+        return self._command("untar", "-i", "-s", store, index, tree)
+
     def list_chunks(self, index: str) -> list[str] | None:
         return [*self.program, "list-chunks", index]
 
@@ -138,6 +165,13 @@ class Casync(Party):
 
     def extract(self, index: str, store: str, file: str) -> list[str] | None:
         return [*self.program, "extract", f"--store={store}", index, file]
+
+    def tar(self, index: str, tree: str, store: str) -> list[str] | None:
+        features = [f"--with={name}" for name in _GO_FEATURES]
+        return [*self.program, "make", f"--store={store}", *features, index, tree]
+
+    def untar(self, index: str, store: str, tree: str) -> list[str] | None:
+        return [*self.program, "extract", f"--store={store}", index, tree]
 
 
 def environment(home: str, **more: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import stat
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -22,6 +23,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 SOURCE = "/usr/lib"
+SIZES_OF = "/usr/share"
 SEED = 1
 
 _BLOCK = 1 * MIB
@@ -161,6 +163,39 @@ def sparse(path: str, size: int, source: str, one_in: int = 32) -> None:
                 piece = pieces.read(min(_BLOCK, size - at))
             output.seek(at)
             output.write(piece)
+
+
+def tree(path: str, count: int, source: str, sizes_of: str = SIZES_OF, seed: int = SEED) -> None:
+    """
+    Make a directory tree of small files: pieces of another file, as long as files of a folder are.
+
+    :param count: how many files.
+    :param source: the other file; when it ends it is read from its start again.
+    :param sizes_of: the folder. Files of 2 MiB and more are left out.
+    """
+    choices = random.Random(f"{seed} tree")
+    sizes = sorted(_small_sizes(sizes_of))
+    with open(source, "rb") as pieces:
+        for number in range(count):
+            folder = os.path.join(path, f"{number // 2000:03}", f"{number // 40 % 50:02}")
+            if number % 40 == 0:
+                os.makedirs(folder, exist_ok=True)
+            left = choices.choice(sizes)
+            with open(os.path.join(folder, f"file-{number}.dat"), "wb") as output:
+                while left:
+                    piece = pieces.read(left)
+                    if not piece:
+                        pieces.seek(0)
+                    left -= output.write(piece)
+
+
+def _small_sizes(folder: str) -> Iterator[int]:
+    for where, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                found = os.lstat(os.path.join(where, name))
+                if stat.S_ISREG(found.st_mode) and found.st_size < 2 * MIB:
+                    yield found.st_size
 
 
 def _copy(before: BinaryIO, after: BinaryIO, length: int) -> None:

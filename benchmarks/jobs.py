@@ -151,6 +151,53 @@ def _cat(place: Place, party: Party) -> Task | None:
     return _task(party.cat(index, store), place.fresh(), _nothing_to_check)
 
 
+def _tar(store: str, folder: str, place: Place, party: Party) -> Task | None:
+    index = os.path.join(folder, "made.caidx")
+
+    def check() -> None:
+        try:
+            made = read_index(index, SHA512_256)
+        except DesyncError as error:
+            raise WrongResult(str(error)) from error
+        count, size = _contents(place.tree())
+        # Each file has records of more than 120 bytes.
+        if made.size < size + 120 * count:
+            raise WrongResult(f"the index is about {made.size} bytes")
+
+    return _task(party.tar(index, place.tree(), store), folder, check)
+
+
+def _contents(tree: str) -> tuple[int, int]:
+    """Say how many files a tree has, and how many bytes."""
+    count = size = 0
+    for where, _, names in os.walk(tree):
+        count += len(names)
+        size += sum(os.path.getsize(os.path.join(where, name)) for name in names)
+    return count, size
+
+
+def _tar_new(place: Place, party: Party) -> Task | None:
+    store = place.fresh_store()
+    return _tar(store, os.path.dirname(store), place, party)
+
+
+def _tar_present(place: Place, party: Party) -> Task | None:
+    store, _ = place.archive()
+    return _tar(store, place.fresh(), place, party)
+
+
+def _untar(place: Place, party: Party) -> Task | None:
+    store, index = place.archive()
+    folder = place.fresh()
+    output = os.path.join(folder, "tree")
+
+    def check() -> None:
+        if _contents(output) != _contents(place.tree()):
+            raise WrongResult("the tree isn't what was packed")
+
+    return _task(party.untar(index, store, output), folder, check)
+
+
 def _help(place: Place, party: Party) -> Task | None:
     return _task(party.help(), place.fresh(), _nothing_to_check)
 
@@ -227,6 +274,29 @@ _ALL = (
         lambda place, party: _make_index(place.zeros(), place, party),
         times_at_least=2.5,
         room=2,
+    ),
+    Job(
+        "tar",
+        "tar -i of a tree of small files, 50,000 for an image of 1 GiB, into a new store",
+        _tar_new,
+        times_at_least=1.3,
+        room=2,
+        room_left=0.4,
+    ),
+    Job(
+        "tar-present",
+        "tar -i of the tree into a store that has all chunks",
+        _tar_present,
+        times_at_least=1.3,
+        room=2,
+    ),
+    Job(
+        "untar",
+        "untar -i of the tree",
+        _untar,
+        times_at_least=1.0,
+        room=2,
+        room_left=0.5,
     ),
     Job(
         "help",

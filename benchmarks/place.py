@@ -21,6 +21,9 @@ from .commands import Party
 from .machine import file_system
 from .measure import run
 
+FILES_PER_GIB = 50_000
+"""How many files the tree has; they have some 450 MB together."""
+
 
 class NotPrepared(Exception):
     """What a job needs couldn't be made."""
@@ -77,22 +80,41 @@ class Place:
             f"sparse{times}", lambda path: data.sparse(path, size, self.image(), 2 * times)
         )
 
+    def tree(self) -> str:
+        """Give a tree of small files: 50,000 for an image of 1 GiB."""
+        count = max(self.size * FILES_PER_GIB // data.GIB, 10)
+        return self._made("tree", lambda path: data.tree(path, count, self.image()))
+
+    def archive(self) -> tuple[str, str]:
+        """
+        Give the store and the index of the tree.
+
+        :raises NotPrepared: if they couldn't be made.
+        """
+        tree = self.tree()
+        return self._stored(tree, f"{tree}.caidx", self.maker.tar)
+
     def store(self, file: str) -> tuple[str, str]:
         """
         Give the store and the index of a file.
 
         :raises NotPrepared: if they couldn't be made.
         """
-        store, index = f"{file}.castr", f"{file}.caibx"
+        return self._stored(file, f"{file}.caibx", self.maker.make)
+
+    def _stored(
+        self, path: str, index: str, command: Callable[[str, str, str], list[str] | None]
+    ) -> tuple[str, str]:
+        store = f"{path}.castr"
         if not os.path.exists(index):
             if os.path.exists(store):
-                raise NotPrepared(f"no store of {os.path.basename(file)}")
+                raise NotPrepared(f"no store of {os.path.basename(path)}")
             os.mkdir(store)
-            argv = self.maker.make(index, file, store)
+            argv = command(index, path, store)
             assert argv is not None
             done = run(argv, environ=self.maker.environ, directory=self.root)
             if done.code:
-                raise NotPrepared(f"no store of {os.path.basename(file)}: {done.said}")
+                raise NotPrepared(f"no store of {os.path.basename(path)}: {done.said}")
             self.settle()
         return store, index
 

@@ -115,6 +115,25 @@ class DataTests(SynchronousTestCase):
             self.assertTrue(content[at : at + data.MIB] == pieces)
             self.assertTrue(content[at + data.MIB : at + 2 * data.MIB].strip(b"\0") == b"")
 
+    def test_tree(self) -> None:
+        """The tree has the files that were asked for, of the folder's sizes, always the same."""
+        self.image("image", 100_000)
+        for name in ("one", "two"):
+            data.tree(self.path(name), 85, self.path("image"), self.source)
+        found = sorted(
+            os.path.relpath(path, self.path("one")) for path in files_of(self.path("one"))
+        )
+        self.assertEqual(len(found), 85)
+        for name in found:
+            one, two = (self.content(os.path.join(tree, name)) for tree in ("one", "two"))
+            self.assertEqual(one, two)
+            self.assertIn(len(one), (100, 70_000, 3))
+
+
+def files_of(folder: str) -> list[str]:
+    """All files below a folder."""
+    return [os.path.join(where, name) for where, _, names in os.walk(folder) for name in names]
+
 
 class TreeMemoryTests(SynchronousTestCase):
     """Each test writes a proc file system of its own."""
@@ -514,10 +533,12 @@ class ProgramTests(SynchronousTestCase):
         saved, folder = self.mktemp(), self.mktemp()
         os.mkdir(folder)
         args = ["--alone", "--size", "300k", "--runs", "1", "--dir", folder, "--no-memory"]
-        code, out = self.program(*args, "--job", "index", "--json", saved)
+        jobs = ["--job", "index", "--job", "tar-present", "--job", "untar"]
+        code, out = self.program(*args, *jobs, "--json", saved)
         self.assertEqual(code, 0, out)
         with open(saved, encoding="utf-8") as file:
             result = report.from_json(file.read())
-        self.assertEqual([row.job for row in result.rows], ["index"])
-        self.assertEqual(len(result.rows[0].parties[OURS].wall), 1)
+        self.assertEqual([row.job for row in result.rows], ["index", "tar-present", "untar"])
+        for row in result.rows:
+            self.assertEqual(len(row.parties[OURS].wall), 1)
         self.assertEqual(os.listdir(folder), [])
