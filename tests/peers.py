@@ -44,6 +44,9 @@ class Peer(NamedTuple):
 PEERS = {
     "casync": Peer("casync", "casync"),
     "curl": Peer("curl", "curl"),
+    "ceph-mon": Peer("ceph-mon", "ceph-mon"),
+    "ceph-osd": Peer("ceph-osd", "ceph-osd"),
+    "radosgw": Peer("radosgw", "radosgw"),
     "fusermount": Peer("fusermount", "fuse3"),
     "losetup": Peer("losetup", "mount"),
     "mkfs.btrfs": Peer("mkfs.btrfs", "btrfs-progs"),

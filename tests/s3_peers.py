@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import http.client
@@ -19,6 +20,7 @@ from desync.stores.s3_signing import EMPTY, Keys, Signer
 
 from .command_line import ROOT
 from .moto_server import ACCESS_KEY, SECRET_KEY
+from .peers import peer
 
 _numbers = itertools.count(1)
 
@@ -88,17 +90,38 @@ class Service(NamedTuple):
 @functools.cache
 def moto() -> Service:
     """Start moto, once in a process. It ends with this process."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "tests.moto_server"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert running.stdout is not None
-    port = int(running.stdout.readline())
-    # The pipe stays open as long as somebody has it.
-    _running.append(running)
-    return Service(f"127.0.0.1:{port}", ACCESS_KEY, SECRET_KEY)
+    return Service(f"127.0.0.1:{_start('tests.moto_server')}", ACCESS_KEY, SECRET_KEY)
 
 
+@functools.cache
+def radosgw() -> Service:
+    """
+    Start Ceph with its S3 service, once in a process. It ends with this process.
+
+    :raises SkipTest: if it isn't installed.
+    """
+    for name in "ceph-mon", "ceph-osd", "radosgw":
+        peer(name)
+    return Service(f"127.0.0.1:{_start('tests.radosgw_server')}", ACCESS_KEY, SECRET_KEY)
+
+
+# Their standard input is open as long as this process lives.
 _running: list[subprocess.Popen[bytes]] = []
+
+
+def _start(module: str) -> int:
+    """Start a program that prints the port it listens on."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", module], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    _running.append(running)
+    assert running.stdout is not None
+    return int(running.stdout.readline())
+
+
+@atexit.register
+def _stop() -> None:
+    for running in _running:
+        assert running.stdin is not None
+        running.stdin.close()
+        running.wait()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from .threads import Threads
 
-#: Seconds after which a credentials file is read again.
-_FILE_AGE: Final = 60.0
+#: Seconds after which a credentials file is read again, and keys that expire are looked at.
+_AGE: Final = 60.0
 
 
 class Credentials:
@@ -87,10 +87,16 @@ class Credentials:
         return self._keys != refused
 
     def _is_good(self) -> bool:
-        if self._good_until is None or self._now() >= self._good_until:
+        if self._good_until is None:
             return False
-        # A field of botocore's that only looks at the time.
-        return self._found is None or not self._found.refresh_needed()
+        now = self._now()
+        if now < self._good_until:
+            return True
+        # This only looks at the time. Long before keys expire, botocore tries to renew them.
+        if self._found is None or self._found.refresh_needed():
+            return False
+        self._good_until = now + _AGE
+        return True
 
     async def _fetch(self) -> None:
         given = self._given
@@ -101,13 +107,13 @@ class Credentials:
             self._keys = await self._threads.run(
                 _read_file, given.credentials_file, given.profile or "default", self._location
             )
-            self._good_until = self._now() + _FILE_AGE
+            self._good_until = self._now() + _AGE
         else:
             self._keys, self._found, region = await self._threads.run(
                 _ask_chain, self._found, self._location
             )
             self.region = self.region or region
-            self._good_until = float("inf")
+            self._good_until = float("inf") if self._found is None else self._now() + _AGE
 
 
 def _read_file(path: str, profile: str, location: str) -> Keys:
