@@ -10,6 +10,7 @@ test_kernel_choice.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from array import array
@@ -404,6 +405,39 @@ class ContractTests(SynchronousTestCase):
             for thread in threads:
                 thread.join()
             self.assertEqual(results, [(True, True)] * 20)
+
+    def test_read_files(self) -> None:
+        """Files within the limit are read whole; nothing is said of all others."""
+        folder = self.mktemp()
+        os.makedirs(folder)
+        contents: dict[str, bytes | None] = {
+            "small": b"x",
+            "limit": bytes(range(250)) * 400,
+            "larger": bytes(100_001),
+            "empty": b"",
+        }
+        paths = []
+        expected: list[bytes | None] = []
+        for name, content in contents.items():
+            assert content is not None
+            path = os.path.join(folder, name)
+            with open(path, "wb") as file:
+                file.write(content)
+            paths.append(os.fsencode(path))
+            expected.append(content if 0 < len(content) <= 100_000 else None)
+        os.mkfifo(os.path.join(folder, "pipe"))
+        os.symlink("small", os.path.join(folder, "link"))
+        paths += [os.fsencode(os.path.join(folder, name)) for name in ("pipe", "none", "", "link")]
+        expected += [None, None, None, b"x"]
+        before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        for name, kernel in self.every:
+            self.assertEqual(kernel.read_files(paths, 100_000), expected, name)
+            self.assertEqual(kernel.read_files(tuple(paths), 0), [None] * len(paths), name)
+            self.assertEqual(kernel.read_files([], 1), [], name)
+            self.assertRaises(ValueError, kernel.read_files, [b"a\0b"], 1)
+            self.assertRaises(TypeError, kernel.read_files, [5.5], 1)
+        if before:
+            self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_keep_memory(self) -> None:
         """Asking malloc to keep memory does no harm, again and again."""

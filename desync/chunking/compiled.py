@@ -108,5 +108,8 @@ class CompiledKernels:
     ) -> bytes:
         return _native.first_positions(table, offset, stride, count, order)
 
+    def read_files(self, paths: Sequence[bytes], limit: int) -> list[bytes | None]:
+        return _native.read_files(paths, limit)
+
     def keep_memory(self) -> None:
         _native.keep_memory()

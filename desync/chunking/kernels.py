@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         def first_positions(
             self, table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
         ) -> bytes: ...
+        def read_files(self, paths: Sequence[bytes], limit: int) -> list[bytes | None]: ...
         def keep_memory(self) -> None: ...
 
 
@@ -208,6 +209,18 @@ def first_positions(
         ``count`` ids.
     """
     return _kernels().first_positions(table, offset, stride, count, order)
+
+
+def read_files(paths: Sequence[bytes], limit: int) -> list[bytes | None]:
+    """
+    Read some small files, and let other threads run meanwhile only once and not at each step.
+
+    :param paths: without a NUL byte.
+    :param limit: the most bytes that a file may have.
+    :return: what is in each. None for one that can't be read, is empty or larger, or isn't a
+        regular file.
+    """
+    return _kernels().read_files(paths, limit)
 
 
 def keep_memory() -> None:

@@ -10,6 +10,8 @@ What each function does, takes and raises is said once, in :mod:`.kernels`.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import struct
 from array import array
 from collections.abc import Callable, Sequence
@@ -257,6 +259,33 @@ def _order_of(order: ReadableBuffer, count: int) -> memoryview:
     if len(numbers) != count:
         raise ValueError(f"an order of {len(numbers)} for {count} ids")
     return numbers
+
+
+def read_files(paths: Sequence[bytes], limit: int) -> list[bytes | None]:
+    return [_read_file(path, limit) for path in paths]
+
+
+def _read_file(path: bytes, limit: int) -> bytes | None:
+    try:
+        # Not blocking, for it may be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or not 0 < found.st_size <= limit:
+            return None
+        data = os.read(descriptor, found.st_size)
+        while data and len(data) < found.st_size:
+            more = os.read(descriptor, found.st_size - len(data))
+            if not more:
+                return None
+            data += more
+        return data or None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def keep_memory() -> None:

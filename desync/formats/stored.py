@@ -25,7 +25,7 @@ MAX_CHUNK_SIZE: Final = 128 * 1024 * 1024
 #: zstd's level where none is asked for: the one that casync writes.
 DEFAULT_LEVEL: Final = 3
 
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
@@ -136,7 +136,7 @@ class Compressed(StoredForm):
 
     def decode(self, stored: Buffer, limit: int, size: int | None = None) -> bytes:
         magic = bytes(stored[:6])
-        if magic[:4] == _ZSTD_MAGIC:
+        if magic[:4] == ZSTD_MAGIC:
             return _checked(self._decode_zstd(stored, limit, size), limit, size)
         if magic == _XZ_MAGIC:
             return _checked(_decode_xz(stored, limit), limit, size)

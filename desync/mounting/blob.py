@@ -12,18 +12,21 @@ and one that couldn't be had is asked for again by the next who wants it.
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
+from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from desync.errors import DesyncError, Interrupted, describe_os_error
 
-from .supply import Wanted
+from .supply import Wanted, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from desync.formats.index import Index
 
@@ -56,6 +59,20 @@ class _Place(Enum):
 
     ZEROS = "nowhere: it is a null chunk"
     KEPT = "in the file of those that were read before"
+
+
+class _Held(NamedTuple):
+    """A chunk in memory, and the number of its group."""
+
+    plain: bytes | memoryview
+    group: int
+
+
+class _Group(NamedTuple):
+    """Chunks that came together: they may share memory, so that they are let go of together."""
+
+    ids: list[bytes]
+    size: int
 
 
 class _Stream:
@@ -100,17 +117,25 @@ class Blob:
         self.supply = supply
         self._say = say
         self.size = index.size
+        self._ends = ends_of(index)
         self._null_length = index.sizes.max
         self._null: bytes | None = None
         self._kept = kept
         self._cache_size = cache_size
         self._lock = threading.Lock()
-        self._held: OrderedDict[bytes, bytes] = OrderedDict()
+        self._held: dict[bytes, _Held] = {}
+        self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._held_size = 0
+        self._numbers = 0
         self._wanted: dict[bytes, Wanted] = {}
         self._streams: list[_Stream] = []
         self._said: dict[str, float] = {}
         self._stopped = False
+
+    @property
+    def held_size(self) -> int:
+        """How many bytes of decoded chunks are in memory."""
+        return self._held_size
 
     def read(self, offset: int, size: int) -> bytes:
         """
@@ -140,10 +165,11 @@ class Blob:
         return size
 
     def _read(self, view: memoryview, offset: int, size: int) -> None:
-        index = self._index
-        first = index.position_of(offset)
-        stop = index.position_of(offset + size - 1) + 1
-        chunks = list(index.chunks(first, stop))
+        first = self._position_of(offset)
+        stop = first + 1
+        if self._ends[first] < offset + size:
+            stop = self._position_of(offset + size - 1) + 1
+        chunks = list(self._index.chunks(first, stop))
         found, fresh = self._find(first, chunks)
         ahead = self._follow(offset, offset + size, stop)
         if ahead:
@@ -168,10 +194,13 @@ class Blob:
                 chunk = self._get(chunk_id, length)
             if isinstance(chunk, Wanted):
                 chunk = chunk.wait()
-            assert isinstance(chunk, bytes)
+            assert not isinstance(chunk, _Place)
             if self._kept is not None:
                 self._kept.keep(first + number, chunk)
             part[:] = memoryview(chunk)[skip : skip + len(part)]
+
+    def _position_of(self, offset: int) -> int:
+        return bisect_right(self._ends, offset)
 
     def load(self, position: int) -> None:
         """
@@ -185,7 +214,7 @@ class Blob:
         if not self._is_null(chunk_id, length) and not self._kept.has(position):
             self._kept.keep(position, self._get(chunk_id, length))
 
-    def _get(self, chunk_id: bytes, length: int) -> bytes:
+    def _get(self, chunk_id: bytes, length: int) -> bytes | memoryview:
         fresh: list[Wanted] = []
         with self._lock:
             found = self._hold_or_want(chunk_id, length, fresh)
@@ -194,13 +223,13 @@ class Blob:
 
     def _find(
         self, first: int, chunks: list[tuple[int, int, bytes]]
-    ) -> tuple[list[bytes | Wanted | _Place], list[Wanted]]:
+    ) -> tuple[list[bytes | memoryview | Wanted | _Place], list[Wanted]]:
         """
         Find what there is of some chunks, and want the others.
 
         :returns: for each its bytes, or what to wait for; and those that nobody has asked for yet.
         """
-        found: list[bytes | Wanted | _Place] = []
+        found: list[bytes | memoryview | Wanted | _Place] = []
         fresh: list[Wanted] = []
         kept = self._kept
         with self._lock:
@@ -213,11 +242,13 @@ class Blob:
                     found.append(self._hold_or_want(chunk_id, length, fresh))
         return found, fresh
 
-    def _hold_or_want(self, chunk_id: bytes, length: int, fresh: list[Wanted]) -> bytes | Wanted:
-        plain = self._held.get(chunk_id)
-        if plain is not None and len(plain) == length:
-            self._held.move_to_end(chunk_id)
-            return plain
+    def _hold_or_want(
+        self, chunk_id: bytes, length: int, fresh: list[Wanted]
+    ) -> bytes | memoryview | Wanted:
+        held = self._held.get(chunk_id)
+        if held is not None and len(held.plain) == length:
+            self._groups.move_to_end(held.group)
+            return held.plain
         wanted = self._wanted.get(chunk_id)
         if wanted is None or wanted.length != length:
             wanted = self._want(chunk_id, length)
@@ -241,22 +272,35 @@ class Blob:
         if self._stopped:
             for each in fresh:
                 each.fail(Interrupted())
+            settle(fresh)
         elif fresh:
             self.supply.fetch(fresh)
 
-    def _settled(self, wanted: Wanted) -> None:
+    def _settled(self, wanted: Sequence[Wanted]) -> None:
         with self._lock:
-            if self._wanted.get(wanted.chunk_id) is wanted:
-                del self._wanted[wanted.chunk_id]
-            plain = wanted.plain
-            if plain is None:
+            self._numbers += 1
+            number = self._numbers
+            ids = []
+            size = 0
+            for each in wanted:
+                if self._wanted.get(each.chunk_id) is each:
+                    del self._wanted[each.chunk_id]
+                if each.plain is not None:
+                    # Also if another group has it: that one forgets it when it goes.
+                    self._held[each.chunk_id] = _Held(each.plain, number)
+                    ids.append(each.chunk_id)
+                    size += each.length
+            if not ids:
                 return
-            old = self._held.pop(wanted.chunk_id, None)
-            self._held_size += len(plain) - (0 if old is None else len(old))
-            self._held[wanted.chunk_id] = plain
-            while self._held_size > self._cache_size and len(self._held) > 1:
-                _, oldest = self._held.popitem(last=False)
-                self._held_size -= len(oldest)
+            self._groups[number] = _Group(ids, size)
+            self._held_size += size
+            while self._held_size > self._cache_size and len(self._groups) > 1:
+                oldest, group = self._groups.popitem(last=False)
+                self._held_size -= group.size
+                for chunk_id in group.ids:
+                    held = self._held.get(chunk_id)
+                    if held is not None and held.group == oldest:
+                        del self._held[chunk_id]
 
     def _follow(self, begin: int, end: int, stop: int) -> list[Wanted]:
         """
@@ -303,7 +347,7 @@ class Blob:
         # Not one by one, but as soon as half of the window is used up.
         if upto - reached < min(stream.window // 2, self.size - reached):
             return
-        last = index.position_of(upto - 1) + 1
+        last = self._position_of(upto - 1) + 1
         stream.ahead = max(last, begin)
         for number, (_, length, chunk_id) in enumerate(index.chunks(begin, last), begin):
             if (
@@ -337,6 +381,14 @@ class Blob:
         self.supply.stop()
         for wanted in waiting:
             wanted.fail(Interrupted())
+        settle(waiting)
+
+
+def ends_of(index: Index) -> Sequence[int]:
+    """Give where each chunk ends, as something that bisect searches without calling Python."""
+    if sys.byteorder == "little":
+        return index.table.cast("Q")[::5]
+    return array("Q", [start + length for start, length, _ in index.chunks()])
 
 
 def _fill_with_zeros(part: memoryview) -> None:

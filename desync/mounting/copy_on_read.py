@@ -123,7 +123,7 @@ class CopyOnRead:
             self._set(self._kept, position, False)
         self._set(self._unchecked, position, False)
 
-    def keep(self, position: int, plain: bytes) -> None:
+    def keep(self, position: int, plain: bytes | memoryview) -> None:
         """
         Write a chunk into the file, if it isn't there. If that fails it isn't there afterwards
         either, and can be kept the next time.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: How much the kernel reads ahead of those who read in order, in KiB: enough that it always has
 #: asked for the next part before it is wanted.
-READ_AHEAD_KIB: Final = 1024
+READ_AHEAD_KIB: Final = 512
 
 #: Seconds after which a mount that can't be ended, because a user who isn't root can't break off
 #: what others have open, is left to the end of the process.

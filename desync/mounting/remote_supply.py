@@ -19,6 +19,8 @@ from desync.errors import ChunkMissing, Interrupted, StoreError
 from desync.interfaces import IBatch, IChunkSink
 from desync.stores.batches import packed
 
+from .supply import settle
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -67,6 +69,7 @@ class RemoteSupply:
         if self._stopped:
             for each in wanted:
                 each.fail(Interrupted())
+            settle(wanted)
             return
         answers = _Answers(wanted, self._in_thread, self._source.location)
         if len(wanted) == 1:
@@ -108,24 +111,28 @@ class _Answers:
         self._ended: Failure | bool = False
 
     def chunks(self, batch: Sequence[Chunk]) -> None:
+        have: list[Wanted] = []
         for chunk in batch:
             if chunk.verified:
-                self._have(chunk)
+                have += self._have(chunk)
             else:
                 # Nobody has looked at it, so it isn't decoded.
                 self._decoding += 1
                 self._in_thread(lambda chunk=chunk: chunk.plain).addBoth(self._decoded, chunk)
+        settle(have)
 
-    def _have(self, chunk: Chunk) -> None:
-        for each in self.by_id.pop(chunk.chunk_id, ()):
+    def _have(self, chunk: Chunk) -> list[Wanted]:
+        wanted = self.by_id.pop(chunk.chunk_id, [])
+        for each in wanted:
             each.have(chunk.plain)
+        return wanted
 
     def _decoded(self, outcome: bytes | Failure, chunk: Chunk) -> None:
         self._decoding -= 1
         if isinstance(outcome, Failure):
             self._fail(chunk.chunk_id, outcome)
         else:
-            self._have(chunk)
+            settle(self._have(chunk))
         if self._ended is not False:
             self.end(None if self._ended is True else self._ended)
 
@@ -138,8 +145,10 @@ class _Answers:
             self._fail(chunk_id, why)
 
     def _fail(self, chunk_id: bytes, why: Failure) -> None:
-        for each in self.by_id.pop(chunk_id, ()):
+        wanted = self.by_id.pop(chunk_id, [])
+        for each in wanted:
             each.fail(why.value or StoreError(self._location, "it gave no answer for a chunk"))
+        settle(wanted)
 
     def end(self, why: Failure | None) -> None:
         """Answer whatever is still wanted: the store has nothing more to say."""

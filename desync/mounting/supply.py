@@ -14,8 +14,10 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
+from desync.assembly.local_chunks import read_from
 from desync.errors import ChunkInvalid, DesyncError, Interrupted
 from desync.formats.ids import ID_SIZE
+from desync.stores.local_batches import BatchReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,62 +30,80 @@ class Wanted:
     """
     A chunk that somebody wants. It is answered once, by any thread; further answers are ignored.
 
+    Whoever answers says what there is with :meth:`have` or :meth:`fail`, of several perhaps, and
+    then calls :func:`settle` with all of them.
+
     :ivar chunk_id: 32 bytes.
     :ivar length: how many bytes it has to have.
+    :ivar plain: the bytes, once they are there.
+    :ivar error: why they can't be had.
     """
 
-    __slots__ = ("_answered", "_tell", "_waiting", "chunk_id", "error", "length", "plain")
+    __slots__ = ("_settled", "_tell", "_waiting", "chunk_id", "error", "length", "plain")
 
-    def __init__(self, chunk_id: bytes, length: int, tell: Callable[[Wanted], object]) -> None:
+    def __init__(
+        self, chunk_id: bytes, length: int, tell: Callable[[Sequence[Wanted]], object]
+    ) -> None:
         self.chunk_id = chunk_id
         self.length = length
-        self.plain: bytes | None = None
+        self.plain: bytes | memoryview | None = None
         self.error: BaseException | None = None
         self._tell = tell
-        self._answered = False
+        self._settled = False
         # A plain lock is the cheapest thing that a thread can wait for.
         self._waiting = threading.Lock()
         self._waiting.acquire()
 
     @property
-    def answered(self) -> bool:
+    def is_answered(self) -> bool:
         """Whether there has been an answer."""
-        return self._answered
+        return self.plain is not None or self.error is not None
 
-    def have(self, plain: bytes) -> None:
+    def have(self, plain: bytes | memoryview) -> None:
         """Answer with the chunk's bytes, which are known to be those of the id."""
         if len(plain) != self.length:
             why = f"unexpected size: {len(plain)} instead of {self.length} bytes"
             self.fail(ChunkInvalid(self.chunk_id, why))
-        elif not self._answered:
+        elif not self.is_answered:
             self.plain = plain
-            self._settle()
 
     def fail(self, error: BaseException) -> None:
         """Answer that it can't be had."""
-        if not self._answered:
+        if not self.is_answered:
             self.error = error
-            self._settle()
 
-    def _settle(self) -> None:
-        self._answered = True
-        self._tell(self)
-        with contextlib.suppress(RuntimeError):  # two answers at the very same time
+    def wake(self) -> None:
+        """Let those go on who wait."""
+        self._settled = True
+        with contextlib.suppress(RuntimeError):  # by two threads at the very same time
             self._waiting.release()
 
-    def wait(self) -> bytes:
+    def wait(self) -> bytes | memoryview:
         """
         Block until there is an answer.
 
         :raises: what it couldn't be had for.
         """
-        if not self._answered:
+        if not self._settled:
             self._waiting.acquire()
             self._waiting.release()
         if self.plain is None:
             assert self.error is not None
             raise self.error
         return self.plain
+
+
+def settle(wanted: Sequence[Wanted]) -> None:
+    """
+    Make known that there are answers.
+
+    :param wanted: chunks of the same blob that have been answered together; their bytes may share
+        memory.
+    """
+    if wanted:
+        wanted[0]._tell(wanted)
+        for each in wanted:
+            each.wake()
 
 
 class Supply(Protocol):
@@ -124,55 +144,70 @@ class LocalSupply:
         self._threads = 0
         self._work: SimpleQueue[Sequence[Wanted] | None] = SimpleQueue()
         # libfuse's threads are new to Python with each call, so that nothing can be kept by thread.
-        self._idle: list[tuple[LocalFiles, ...]] = []
+        self._idle: list[tuple[BatchReader, ...]] = []
+        self._starting = threading.Lock()
         self._stopped = False
 
     def fetch(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Supply`. Reads them here and now."""
-        if self._stopped:
-            for each in wanted:
-                each.fail(Interrupted())
-            return
         try:
-            stores = self._idle.pop()
-        except IndexError:
-            stores = tuple(store.twin() for store in self._stores)
-        try:
-            self._read(stores, wanted)
+            if self._stopped:
+                raise Interrupted
+            try:
+                stores = self._idle.pop()
+            except IndexError:
+                stores = tuple(BatchReader(store.twin()) for store in self._stores)
+            try:
+                self._read(stores, wanted)
+            finally:
+                self._idle.append(stores)
         except BaseException as error:
             for each in wanted:
                 each.fail(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
         finally:
-            self._idle.append(stores)
+            settle(wanted)
 
-    def _read(self, stores: tuple[LocalFiles, ...], wanted: Sequence[Wanted]) -> None:
-        unverified: list[tuple[Wanted, bytes, LocalFiles]] = []
-        for each in wanted:
-            try:
-                plain, store = _read_from(stores, each)
-            except (DesyncError, MemoryError) as error:
-                each.fail(error)
-                continue
-            if store.skip_verify:
-                each.have(plain)
+    def _read(self, stores: tuple[BatchReader, ...], wanted: Sequence[Wanted]) -> None:
+        if len(wanted) == 1:
+            found: list[memoryview | None] = [None]
+        else:
+            found = stores[0].read([(each.chunk_id, each.length) for each in wanted])
+        unverified: list[tuple[Wanted, bytes | memoryview, LocalFiles]] = []
+        for each, plain in zip(wanted, found, strict=True):
+            store = stores[0].files
+            buffer: bytes | memoryview
+            if plain is not None:
+                buffer = plain
             else:
-                unverified.append((each, plain, store))
+                try:
+                    buffer, store = read_from(
+                        [reader.files for reader in stores], each.chunk_id, each.length
+                    )
+                except (DesyncError, MemoryError) as error:
+                    each.fail(error)
+                    continue
+            if store.skip_verify:
+                each.have(buffer)
+            else:
+                unverified.append((each, buffer, store))
         if not unverified:
             return
-        digests = self._digest.ids_of_buffers([plain for _, plain, _ in unverified])
-        for number, (each, plain, store) in enumerate(unverified):
-            found = digests[number * ID_SIZE : (number + 1) * ID_SIZE]
-            if found == each.chunk_id:
-                each.have(plain)
+        digests = self._digest.ids_of_buffers([buffer for _, buffer, _ in unverified])
+        for number, (each, buffer, store) in enumerate(unverified):
+            actual = digests[number * ID_SIZE : (number + 1) * ID_SIZE]
+            if actual == each.chunk_id:
+                each.have(buffer)
             else:
-                why = f"its {self._digest.name} is {found.hex()}"
+                why = f"its {self._digest.name} is {actual.hex()}"
                 each.fail(ChunkInvalid(each.chunk_id, why, store.location))
 
     def fetch_ahead(self, wanted: Sequence[Wanted]) -> None:
         """See :class:`Supply`."""
-        if self._threads < self._most_threads:
-            self._start_thread()
+        with self._starting:
+            if self._threads < self._most_threads:
+                self._start_thread()
         if not self._threads:
             # The system has no thread left: whoever wants one of these reads it.
             self.fetch(wanted)
@@ -193,8 +228,7 @@ class LocalSupply:
             wanted = self._work.get()
             if wanted is None:
                 return
-            with contextlib.suppress(Exception):  # all that were wanted know
-                self.fetch(wanted)
+            self.fetch(wanted)
             del wanted
 
     def stop(self) -> None:
@@ -202,9 +236,3 @@ class LocalSupply:
         self._stopped = True
         for _ in range(self._threads):
             self._work.put(None)
-
-
-def _read_from(stores: tuple[LocalFiles, ...], wanted: Wanted) -> tuple[bytes, LocalFiles]:
-    from desync.assembly.local_chunks import read_from
-
-    return read_from(stores, wanted.chunk_id, wanted.length)

@@ -6,6 +6,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -454,6 +459,105 @@ done:
     return positions;
 }
 
+/* A file that is read whole. */
+struct file {
+    const char *path;
+    int descriptor;
+    size_t size;
+    char *content;
+};
+
+/* Leaves the descriptor at -1 for whatever isn't a regular file of a size from 1 to the limit. */
+static void open_files(struct file *files, Py_ssize_t count, size_t limit)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct file *file = &files[i];
+        struct stat found;
+        file->descriptor = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (file->descriptor < 0)
+            continue;
+        if (fstat(file->descriptor, &found) || !S_ISREG(found.st_mode) || found.st_size < 1 ||
+            (uintmax_t)found.st_size > limit) {
+            close(file->descriptor);
+            file->descriptor = -1;
+        } else
+            file->size = (size_t)found.st_size;
+    }
+}
+
+/* Closes all. The content is NULL afterwards where not all of it could be read. */
+static void read_and_close(struct file *files, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct file *file = &files[i];
+        if (file->descriptor < 0)
+            continue;
+        size_t done = 0;
+        while (file->content && done < file->size) {
+            ssize_t got = read(file->descriptor, file->content + done, file->size - done);
+            if (got > 0)
+                done += (size_t)got;
+            else
+                file->content = NULL;
+        }
+        close(file->descriptor);
+    }
+}
+
+static PyObject *py_read_files(PyObject *module, PyObject *args)
+{
+    PyObject *given, *paths, *contents = NULL;
+    Py_ssize_t limit;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "On:read_files", &given, &limit))
+        return NULL;
+    /* A tuple, for a list could be changed while other threads run. */
+    paths = PySequence_Tuple(given);
+    if (!paths)
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(paths);
+    struct file *files = PyMem_Calloc(count ? (size_t)count : 1, sizeof *files);
+    if (!files) {
+        Py_DECREF(paths);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *path;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(paths, i), &path, NULL))
+            goto done;
+        files[i].path = path;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    open_files(files, count, limit > 0 ? (size_t)limit : 0);
+    Py_END_ALLOW_THREADS
+    contents = PyList_New(count);
+    for (Py_ssize_t i = 0; contents && i < count; i++) {
+        PyObject *content = NULL;
+        if (files[i].descriptor >= 0)
+            content = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)files[i].size);
+        if (content)
+            files[i].content = PyBytes_AsString(content);
+        else {
+            PyErr_Clear();
+            Py_INCREF(Py_None);
+            content = Py_None;
+        }
+        PyList_SetItem(contents, i, content);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    read_and_close(files, count);
+    Py_END_ALLOW_THREADS
+    for (Py_ssize_t i = 0; contents && i < count; i++)
+        if (!files[i].content) {
+            Py_INCREF(Py_None);
+            PyList_SetItem(contents, i, Py_None);
+        }
+done:
+    PyMem_Free(files);
+    Py_DECREF(paths);
+    return contents;
+}
+
 static PyObject *py_keep_memory(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -478,6 +582,7 @@ static PyMethodDef methods[] = {
     {"sort_ids", py_sort_ids, METH_VARARGS, NULL},
     {"unique_ids", py_unique_ids, METH_VARARGS, NULL},
     {"first_positions", py_first_positions, METH_VARARGS, NULL},
+    {"read_files", py_read_files, METH_VARARGS, NULL},
     {"keep_memory", py_keep_memory, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
