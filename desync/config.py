@@ -7,7 +7,8 @@ The file is Go desync's: JSON with ``s3-credentials``, ``oci-credentials`` and `
 whose keys are locations or patterns of locations. Names of fields match in any case, unknown ones
 are ignored, numbers are whole, durations are nanoseconds. Beyond Go's: patterns in the keys of
 ``s3-credentials``, the deprecated ``http-timeout`` and ``http-error-retry``, an ``error-retry`` of
-0 that survives ``config -w``, and the store options ``any-form`` and ``compression-level``.
+0 that survives ``config -w``, and the store options ``any-form``, ``single-requests`` and
+``compression-level``.
 """
 
 from __future__ import annotations

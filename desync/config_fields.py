@@ -42,6 +42,7 @@ OPTION_FIELDS: Fields = (
     ("encryption-algorithm", str, ""),
     ("encryption-key", str, ""),
     ("any-form", bool, False),
+    ("single-requests", bool, False),
     ("compression-level", int, DEFAULT_COMPRESSION_LEVEL),
 )
 # These are written even when they're zero, because zero isn't what an absent one means.

@@ -53,6 +53,7 @@ class StoreOptions(NamedTuple):
     :param encryption: kept for Go desync's sake, as are the next two.
     :param any_form: when a chunk isn't there in the configured form, look for the other one, on
         stores where that costs another request.
+    :param single_requests: ask a server for each chunk alone, even if it offers more.
     :param compression_level: zstd's, for what is written.
     :param s3: what to sign requests to a store in S3 with, from ``s3-credentials`` or the
         environment.
@@ -74,6 +75,7 @@ class StoreOptions(NamedTuple):
     encryption_algorithm: str = ""
     encryption_key: str = ""
     any_form: bool = False
+    single_requests: bool = False
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     s3: S3Credentials = S3Credentials()
 

@@ -227,6 +227,7 @@ class MatchTests(ConfigTestCase):
             "encryption-algorithm": "aes",
             "encryption-key": "secret",
             "any-form": True,
+            "single-requests": True,
             "compression-level": 19,
         }
         config = self.config({"store-options": {"/a": entry}})

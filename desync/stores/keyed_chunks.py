@@ -142,13 +142,14 @@ class KeyedChunkStore:
     def get_many(self, ids: ChunkIds, sink: IChunkSink) -> Deferred[None]:
         """See :meth:`desync.interfaces.IBatch.get_many`."""
 
-        async def transfer(guard: Guard) -> None:
-            arrivals = Arrivals(self._check_together, guard, self._concurrency)
-            todo = iter(ids.sorted_unique())
-            lanes = (self._receive_lane(todo, arrivals, guard) for _ in range(self._concurrency))
-            await concurrently(lanes, self._concurrency)
+        return guarded(sink, lambda guard: self.fetch_singly(ids, guard))
 
-        return guarded(sink, transfer)
+    async def fetch_singly(self, ids: ChunkIds, guard: Guard) -> None:
+        """Fetch chunks with a request for each, so many at a time."""
+        arrivals = Arrivals(self.check_together, guard, self._concurrency)
+        todo = iter(ids.sorted_unique())
+        lanes = (self._receive_lane(todo, arrivals, guard) for _ in range(self._concurrency))
+        await concurrently(lanes, self._concurrency)
 
     async def _receive_lane(self, todo: Iterator[bytes], arrivals: Arrivals, guard: Guard) -> None:
         for chunk_id in todo:
@@ -161,7 +162,8 @@ class KeyedChunkStore:
             else:
                 await arrivals.take(received)
 
-    async def _check_together(self, received: list[Received], guard: Guard) -> None:
+    async def check_together(self, received: list[Received], guard: Guard) -> None:
+        """Check chunks that have arrived, and hand them over."""
         chunks, failed = await self._threads.run(self._codec.check, received)
         for chunk_id, why in failed:
             guard.failed(packed([chunk_id]), Failure(why))

@@ -43,12 +43,16 @@ if TYPE_CHECKING:
 
 #: Where the opener of each scheme is, as ``module:function``: it is imported when it is needed.
 REMOTE_OPENERS: dict[str, str] = {
+    "http": "desync.stores.http:open_http",
+    "https": "desync.stores.http:open_http",
     "s3+http": "desync.stores.s3:open_s3",
     "s3+https": "desync.stores.s3:open_s3",
 }
 
 #: The same for stores of indexes.
 REMOTE_INDEX_OPENERS: dict[str, str] = {
+    "http": "desync.stores.http:open_http_indexes",
+    "https": "desync.stores.http:open_http_indexes",
     "s3+http": "desync.stores.s3:open_s3_indexes",
     "s3+https": "desync.stores.s3:open_s3_indexes",
 }
