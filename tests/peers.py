@@ -51,6 +51,7 @@ PEERS = {
     "losetup": Peer("losetup", "mount"),
     "mkfs.btrfs": Peer("mkfs.btrfs", "btrfs-progs"),
     "mkfs.ext4": Peer("mkfs.ext4", "e2fsprogs", ("-V",)),
+    "mkfs.vfat": Peer("mkfs.vfat", "dosfstools", ("--help",)),
     "mkfs.xfs": Peer("mkfs.xfs", "xfsprogs", ("-V",)),
     "openssl": Peer("openssl", "openssl", ("version",)),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
