@@ -42,6 +42,7 @@ class Peer(NamedTuple):
 
 
 PEERS = {
+    "bsdtar": Peer("bsdtar", "libarchive-tools"),
     "casync": Peer("casync", "casync"),
     "curl": Peer("curl", "curl"),
     "ceph-mon": Peer("ceph-mon", "ceph-mon"),
@@ -54,7 +55,9 @@ PEERS = {
     "mkfs.vfat": Peer("mkfs.vfat", "dosfstools", ("--help",)),
     "mkfs.xfs": Peer("mkfs.xfs", "xfsprogs", ("-V",)),
     "openssl": Peer("openssl", "openssl", ("version",)),
+    "gnu-tar": Peer("tar", "tar"),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
+    "rsync": Peer("rsync", "rsync"),
 }
 
 

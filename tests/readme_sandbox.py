@@ -13,6 +13,7 @@ import random
 import re
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -479,6 +480,99 @@ def prints_json(content: object) -> Then:
             raise WrongOutcome(f"printed: {result.out}")
 
     return check
+
+
+def has_tree(name: str, hard_links: bool = False) -> Given:
+    """There is a directory tree, with a file of two names if that is asked for."""
+
+    def make(sandbox: Sandbox) -> None:
+        root = sandbox.path(name)
+        (root / "sub").mkdir(parents=True)
+        for path in ("big", "sub/small"):
+            _write(root / path, sandbox.original(f"{name}/{path}"))
+        (root / "sub/small").chmod(0o640)
+        (root / "sub/link").symlink_to("small")
+        if hard_links:
+            os.link(root / "big", root / "sub/again")
+        for node in (root / "big", root / "sub/small", root / "sub", root):
+            os.utime(node, (1_000_000_000, 1_000_000_000))
+
+    return make
+
+
+def has_archive(name: str, tree: str, store: str | None = None) -> Given:
+    """There is an archive of a tree, in chunks if a store is named; the tree is there too."""
+
+    def make(sandbox: Sandbox) -> None:
+        has_tree(tree)(sandbox)
+        stored = [] if store is None else ["-i", "-s", str(sandbox.path(store))]
+        _succeed("tar", *stored, str(sandbox.path(name)), str(sandbox.path(tree)))
+
+    return make
+
+
+def has_folder_for(name: str) -> Given:
+    """There is the folder that a file is to be in."""
+    return lambda sandbox: sandbox.path(name).parent.mkdir(parents=True, exist_ok=True)
+
+
+def has_tar(name: str, tree: str) -> Given:
+    """There is a tar file of a tree that is there."""
+
+    def make(sandbox: Sandbox) -> None:
+        with tarfile.open(sandbox.path(name), "w") as made:
+            made.add(sandbox.path(tree), ".")
+
+    return make
+
+
+def packs(archive: str, tree: str, store: str | None = None) -> Then:
+    """There is an archive of a tree: unpacked, it gives the same."""
+
+    def check(sandbox: Sandbox, result: Result) -> None:
+        stored = [] if store is None else ["-i", "-s", str(sandbox.path(store))]
+        _succeed("untar", *stored, str(sandbox.path(archive)), str(sandbox.path("unpacked")))
+        unpacks("unpacked", tree)(sandbox, result)
+
+    return check
+
+
+def unpacks(target: str, tree: str) -> Then:
+    """A folder has what a tree has: names, types, modes, times and contents."""
+
+    def check(sandbox: Sandbox, result: Result) -> None:
+        expected, found = (_nodes(sandbox.path(name)) for name in (tree, target))
+        if expected != found:
+            raise WrongOutcome(f"{target} has {found}, and {tree} {expected}")
+
+    return check
+
+
+def becomes_tar(name: str, tree: str) -> Then:
+    """There is a tar file of a tree."""
+
+    def check(sandbox: Sandbox, result: Result) -> None:
+        unpacked = sandbox.path("unpacked")
+        with tarfile.open(sandbox.path(name)) as made:
+            # Older versions have no such argument, newer ones ask for it.
+            made.extraction_filter = lambda member, path: member
+            made.extractall(unpacked)
+        unpacks("unpacked", tree)(sandbox, result)
+
+    return check
+
+
+def _nodes(root: Path) -> dict[str, tuple[int, int, bytes]]:
+    nodes = {}
+    for path in [root, *root.rglob("*")]:
+        found = path.lstat()
+        if path.is_symlink():
+            content = os.fsencode(os.readlink(path))
+        else:
+            content = path.read_bytes() if path.is_file() else b""
+        time = 0 if path.is_symlink() else int(found.st_mtime)
+        nodes[str(path.relative_to(root))] = found.st_mode, time, content
+    return nodes
 
 
 def _includes(whole: object, part: object) -> bool:

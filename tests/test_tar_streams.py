@@ -230,11 +230,47 @@ class InputTests(TarCase):
         self.refused(tar_of([ROOT, ("b", b"", link), ("a", b"", {})]), "b is a hard link to a")
 
     def test_order(self) -> None:
-        """The order is kept; a stream that comes back to a directory is refused."""
-        found = self.pack(tar_of([ROOT, ("z", b"", {}), ("b/", None, {}), ("a", b"", {})]))
+        """The order is kept where it is depth first."""
+        members: list[Member] = [ROOT, ("z", b"", {}), ("b/", None, {}), ("a", b"", {})]
+        for pipe in (False, True):
+            found = self.pack(tar_of(members), pipe=pipe)
+            self.assertEqual(["", "z", "b", "a"], list(found))
+        found = self.pack(tar_of(members, tarfile.PAX_FORMAT))
         self.assertEqual(["", "z", "b", "a"], list(found))
-        data = tar_of([ROOT, ("d/", None, {}), ("d/a", b"", {}), ("e", b"", {}), ("d/b", b"", {})])
-        self.refused(data, "comes back to the directory d")
+
+    def test_breadth(self) -> None:
+        """All entries of a directory may come before what is in them, as bsdtar writes them."""
+        members: list[Member] = [
+            ROOT,
+            ("d/", None, {"mode": 0o700}),
+            ("e/", None, {}),
+            ("empty/", None, {"mode": 0o711}),
+            ("f", b"", {}),
+            ("e/x/", None, {}),
+            ("e/y", b"", {}),
+            ("e/x/z", b"", {}),
+            ("d/a", b"", {}),
+        ]
+        expected = ["", "f", "e", "e/y", "e/x", "e/x/z", "d", "d/a", "empty"]
+        found = self.pack(tar_of(members, tarfile.USTAR_FORMAT), pipe=True)
+        self.assertEqual(expected, list(found))
+        for format in (tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+            found = self.pack(tar_of(members, format))
+            self.assertEqual(expected, list(found))
+            modes = [stat.S_IMODE(found[name][0].mode) for name in ("d", "empty")]
+            self.assertEqual([0o700, 0o711], modes)
+
+    def test_coming_back(self) -> None:
+        """A stream that comes back to a directory is refused."""
+        members: list[Member] = [
+            ROOT,
+            ("d/", None, {}),
+            ("d/a", b"", {}),
+            ("e/b", b"", {}),
+            ("d/c", b"", {}),
+        ]
+        for format in (tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+            self.refused(tar_of(members, format), "comes back to the directory d")
 
     def test_names(self) -> None:
         """Slashes at the beginning are dropped, as tar does; what leads upwards is refused."""

@@ -7,6 +7,7 @@ formats; here it is held to reading forward, to bounded headers, and to saying w
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,6 +23,12 @@ _STEP: Final = 1 << 18
 
 #: What comes behind the end, so that whoever writes to a pipe gets rid of all of it.
 _DRAINED: Final = 1 << 20
+
+
+#: What tarfile makes of headers that nobody wrote in earnest.
+_BROKEN: Final = (ValueError, OverflowError, EOFError, LookupError, RecursionError)
+
+_TROUBLE: Final = (OSError, tarfile.TarError, *_BROKEN)
 
 
 class _Member(tarfile.TarInfo):
@@ -41,11 +48,18 @@ class _Member(tarfile.TarInfo):
 
 
 class _Forward:
-    """What tarfile reads from: a stream with a position, which only grows."""
+    """
+    What tarfile reads from: a stream with a position, which only grows.
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    :param file: the same as a file, if what isn't wanted can be passed over.
+    :ivar head: the first block.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], file: IO[bytes] | None = None) -> None:
         self._read = read
+        self._file = file
         self._at = 0
+        self.head = b""
 
     def read(self, size: int) -> bytes:
         if size > _HEADER_LIMIT:
@@ -57,6 +71,8 @@ class _Forward:
                 break
             data += more
         self._at += len(data)
+        if not self.head:
+            self.head = data
         return data
 
     def tell(self) -> int:
@@ -65,6 +81,9 @@ class _Forward:
     def seek(self, offset: int, whence: int = 0) -> int:
         if whence or offset < self._at:
             raise tarfile.ReadError("a header that points backwards")
+        if self._file is not None and offset > self._at:
+            self._file.seek(offset - self._at, os.SEEK_CUR)
+            self._at = offset
         while self._at < offset and self.read(min(offset - self._at, _STEP)):
             pass
         return self._at
@@ -77,6 +96,8 @@ class TarMembers:
     :param name: the stream, as errors name it.
     :param read: gives up to as many bytes, none at the end.
     :param file: the same as a file where that can be read a second time, for :meth:`again`.
+    :ivar is_posix: whether it begins as a stream of the format ustar or PAX does; known with the
+        first member.
     """
 
     def __init__(
@@ -84,6 +105,7 @@ class TarMembers:
     ) -> None:
         self.name = name
         self.file = file
+        self.is_posix = False
         self._read = read
 
     def __iter__(self) -> Iterator[tuple[tarfile.TarInfo, Iterator[bytes]]]:
@@ -93,7 +115,9 @@ class TarMembers:
         :raises InvalidArchive: if it is no tar stream, or is broken.
         :raises FileError: if it can't be read.
         """
-        archive = self._guarded(lambda: _open(_Forward(self._read)))
+        stream = _Forward(self._read)
+        archive = self._guarded(lambda: _open(stream))
+        self.is_posix = stream.head[257:263] == b"ustar\0"
         while True:
             member = self._guarded(archive.next)
             if member is None:
@@ -102,6 +126,19 @@ class TarMembers:
             archive.members.clear()
             yield member, self._content(archive, member)
         self._guarded(self._drain)
+
+    def headers(self) -> Iterator[tarfile.TarInfo]:
+        """Give the members of a file without their content, up to what can't be read."""
+        file = self.file
+        assert file is not None
+        try:
+            file.seek(0)
+            archive: Any = _open(_Forward(file.read, file))
+            while (member := archive.next()) is not None:
+                archive.members.clear()
+                yield member
+        except _TROUBLE:
+            return  # Whoever reads it in earnest finds out.
 
     def again(self, offset: int) -> tuple[tarfile.TarInfo, Iterator[bytes]]:
         """
@@ -152,8 +189,7 @@ class TarMembers:
             raise FileError(self.name, error.strerror or describe_os_error(error)) from None
         except tarfile.TarError as error:
             raise self.invalid(str(error)) from None
-        except (ValueError, OverflowError, EOFError, LookupError, RecursionError) as error:
-            # What tarfile makes of headers that nobody wrote in earnest.
+        except _BROKEN as error:
             raise self.invalid(f"it is broken ({type(error).__name__}: {error})") from None
 
     def invalid(self, why: str) -> InvalidArchive:

@@ -3,9 +3,13 @@
 """
 Reading a tar stream as an archive's events.
 
-The order of the stream is kept. Archives go through a tree depth first, so a stream that comes back
-to a directory after it was left is refused; no program that packs a tree makes such. Hard links,
-which archives don't know, become files of their own.
+Archives go through a tree depth first. So does GNU tar, and the order is kept then. bsdtar writes
+the entries of all that a directory has first, and what its subdirectories have later: entries of
+directories are held back until then, and the empty ones come last. A file is looked through to tell
+which it is; of a pipe, the format decides. A stream that comes back to a directory that it had left
+is refused; no program that packs a tree makes such.
+
+Hard links, which archives don't know, become files of their own.
 """
 
 from __future__ import annotations
@@ -77,12 +81,19 @@ def tar_events(
 
 
 class _OpenDirectory:
-    __slots__ = ("closed", "name")
+    """
+    A directory that members are being added to.
+
+    :ivar closed: the names of directories in it that were left.
+    :ivar held_back: those whose entry came, but nothing in them yet.
+    """
+
+    __slots__ = ("closed", "held_back", "name")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
-        # The names of directories in it that were left.
         self.closed: set[bytes] = set()
+        self.held_back: dict[bytes, Metadata] = {}
 
 
 class _Tree:
@@ -93,17 +104,21 @@ class _Tree:
         self._options = options
         self._left_out = left_out
         self._open: list[_OpenDirectory] = []
+        self._holds_back: bool | None = None
         self._originals = _Spool(options.spool_limit) if members.file is None else _Offsets(members)
 
     def events(self) -> Iterator[Event]:
         try:
+            if self._members.file is not None:
+                self._holds_back = not self._is_depth_first()
             for member, content in self._members:
+                if self._holds_back is None:
+                    self._holds_back = self._members.is_posix
                 yield from self._member(member, content)
             if not self._open:
                 yield from self._begin_root(None)
             while self._open:
-                self._open.pop()
-                yield catar.EndDirectory()
+                yield from self._leave()
         finally:
             self._originals.close()
 
@@ -126,10 +141,13 @@ class _Tree:
         if not (member.isreg() or member.islnk() or member.type in _KINDS):
             self._left_out(b"/".join(path), f"a member of type {member.type!r}")
             return
-        if kind == stat.S_IFDIR:
+        if kind == stat.S_IFDIR and not self._holds_back:
             yield from self._enter(path, self._metadata(member, kind))
             return
         yield from self._enter(path[:-1], None)
+        if kind == stat.S_IFDIR:
+            self._hold_back(path, self._metadata(member, kind))
+            return
         if member.islnk():
             target = self._names(member.linkname)
             yield from self._link(path, target)
@@ -204,20 +222,54 @@ class _Tree:
                 break
             common += 1
         while len(self._open) > common + 1:
-            left = self._open.pop()
-            self._open[-1].closed.add(left.name)
-            yield catar.EndDirectory()
+            yield from self._leave()
         for depth, name in enumerate(path[common:], common + 1):
             above = self._open[-1]
-            if name in above.closed:
-                shown = os.fsdecode(b"/".join(path[:depth]))
-                raise self._invalid(f"it comes back to the directory {shown} after others")
+            self._check_not_closed(above, path[:depth])
+            own = above.held_back.pop(name, None) or Metadata(stat.S_IFDIR | 0o755)
             if depth == len(path) and metadata is not None:
                 own = metadata
-            else:
-                own = Metadata(stat.S_IFDIR | 0o755)
             self._open.append(_OpenDirectory(name))
             yield catar.Directory(name, own)
+
+    def _leave(self) -> Iterator[Event]:
+        left = self._open.pop()
+        for name, metadata in left.held_back.items():
+            yield catar.Directory(name, metadata)
+            yield catar.EndDirectory()
+        if self._open:
+            self._open[-1].closed.add(left.name)
+        yield catar.EndDirectory()
+
+    def _hold_back(self, path: list[bytes], metadata: Metadata) -> None:
+        above = self._open[-1]
+        self._check_not_closed(above, path)
+        above.held_back[path[-1]] = metadata
+
+    def _check_not_closed(self, above: _OpenDirectory, path: list[bytes]) -> None:
+        if path[-1] in above.closed:
+            shown = os.fsdecode(b"/".join(path))
+            raise self._invalid(f"it comes back to the directory {shown} after others")
+
+    def _is_depth_first(self) -> bool:
+        """Look through a file to tell whether a directory's content follows its entry."""
+        way: list[_OpenDirectory] = [_OpenDirectory(b"")]
+        for member in self._members.headers():
+            path = [name for name in _bytes(member.name).split(b"/") if name not in (b"", b".")]
+            common = 0
+            wanted = path if member.isdir() else path[:-1]
+            for opened, name in zip(way[1:], wanted, strict=False):
+                if opened.name != name:
+                    break
+                common += 1
+            while len(way) > common + 1:
+                left = way.pop()
+                way[-1].closed.add(left.name)
+            for name in wanted[common:]:
+                if name in way[-1].closed:
+                    return False
+                way.append(_OpenDirectory(name))
+        return True
 
     def _names(self, text: str) -> list[bytes]:
         """Divide a path; one that leads out of the tree is refused, one from its root taken."""
