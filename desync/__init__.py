@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from desync.chunking.digests import SHA256, SHA512_256, Digest
     from desync.chunking.sizes import ChunkSizes
     from desync.config import Config
+    from desync.formats.catar_decoder import CatarDecoder
+    from desync.formats.catar_encoder import CatarEncoder
     from desync.formats.chunk import Chunk
     from desync.formats.ids import ChunkIds, parse_id
     from desync.formats.index import Index, IndexBuilder
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from desync.operations.info import info
     from desync.operations.make import make
     from desync.operations.prune import needed_by, prune
+    from desync.operations.tar import Packing, pack, store_archive
     from desync.operations.verify import verify
     from desync.operations.verify_index import verify_index
     from desync.options import StoreOptions
@@ -56,6 +59,8 @@ __all__ = [
     "SHA256",
     "SHA512_256",
     "Cache",
+    "CatarDecoder",
+    "CatarEncoder",
     "Chunk",
     "ChunkDownloads",
     "ChunkIds",
@@ -69,6 +74,7 @@ __all__ = [
     "LocalFiles",
     "LocalStore",
     "MemoryStore",
+    "Packing",
     "Pool",
     "Progress",
     "ReactorPool",
@@ -88,12 +94,14 @@ __all__ = [
     "needed_by",
     "open_source",
     "open_target",
+    "pack",
     "parse_id",
     "pool_size",
     "prune",
     "read_index",
     "retrying",
     "run",
+    "store_archive",
     "verify",
     "verify_index",
     "write_index",
@@ -107,6 +115,8 @@ _HOMES = {
     "chunking.sizes": "ChunkSizes",
     "running": "run",
     "config": "Config",
+    "formats.catar_decoder": "CatarDecoder",
+    "formats.catar_encoder": "CatarEncoder",
     "formats.chunk": "Chunk",
     "formats.ids": "ChunkIds parse_id",
     "formats.index": "Index IndexBuilder",
@@ -118,6 +128,7 @@ _HOMES = {
     "operations.info": "info",
     "operations.make": "make",
     "operations.prune": "needed_by prune",
+    "operations.tar": "Packing pack store_archive",
     "operations.verify": "verify",
     "operations.verify_index": "verify_index",
     "options": "StoreOptions",

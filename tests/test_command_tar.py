@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -372,6 +373,22 @@ class IndexTests(TarCase):
         arguments = ("-i", "-s", self.path("store"), self.path("n.caidx"), str(self.tree))
         self.assert_error(desync("tar", *arguments), "chunks were removed")
         self.assertFalse(os.path.exists(self.path("n.caidx")))
+
+    def test_interrupted(self) -> None:
+        """An interrupted tar writes no index, leaves the old one, and no worker at work."""
+        before = self.index_of_tree()
+
+        def interrupt(tracker: object) -> None:
+            raise KeyboardInterrupt
+
+        self.meddle(on_change=interrupt)
+        arguments = ("-i", "-s", self.path("store"), self.path("o.caidx"), str(self.tree))
+        outcome = desync("tar", "--no-time", *arguments)
+        self.assertEqual((outcome.code, outcome.err), (1, "Error: interrupted\n"))
+        self.assertEqual(self.read("o.caidx"), before)
+        self.assertEqual(self.leftovers(), [])
+        names = {thread.name for thread in threading.enumerate()}
+        self.assertNotIn("desync-walk", names)
 
     def remove_a_chunk(self) -> None:
         """Take some chunk out of the store."""

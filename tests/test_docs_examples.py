@@ -167,3 +167,19 @@ class ServingTests(ExampleTestCase):
         self.assertEqual("", self.stop())
         # Newer versions of Twisted end by the signal itself.
         self.assertIn(self.process.returncode, (0, -signal.SIGTERM))
+
+
+class LargeFilesTests(ExampleTestCase):
+    """``large_files.py``."""
+
+    def test_largest(self) -> None:
+        """The largest files are listed, the largest first, and as many as were asked for."""
+        tree = self.work / "tree"
+        (tree / "sub").mkdir(parents=True)
+        for name, size in (("a", 5), ("sub/b", 700), ("sub/c", 70), ("d", 1)):
+            (tree / name).write_bytes(bytes(size))
+        archive = self.work / "tree.catar"
+        packed = desync("tar", str(archive), str(tree))
+        self.assertEqual((0, ""), (packed.code, packed.err))
+        done = self.example("large_files.py", archive, 3)
+        self.assertEqual(("700 sub/b\n70 sub/c\n5 a\n", ""), (done.stdout, done.stderr))
