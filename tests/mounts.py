@@ -36,21 +36,24 @@ def need_fuse() -> None:
 
 class Mounted:
     """
-    A running ``desync mount-index``, as a context in which its file is there.
+    A running ``desync mount-index`` or ``mount``, as a context in which its file is there.
 
     :param arguments: all but the mount point, which follows them.
     :param mountpoint: a folder.
     :param name: of the file.
+    :param program: the command.
     :ivar file: its path.
     :ivar process: the command.
     """
 
-    def __init__(self, *arguments: str, mountpoint: str, name: str = "a") -> None:
+    def __init__(
+        self, *arguments: str, mountpoint: str, name: str = "a", program: str = "mount-index"
+    ) -> None:
         self.mountpoint = mountpoint
         self.file = Path(mountpoint) / name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            command("mount-index", *arguments, mountpoint),
+            command(program, *arguments, mountpoint),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

@@ -106,7 +106,7 @@ def mount_index(
         def say(text: str) -> None:
             reactor.callFromThread(invocation.session.say, text)
 
-        supply, read_again = _supply(session, invocation, files, store, cache, store_file)
+        supply, read_again = supply_of(session, invocation, files, store, cache, store_file)
         mounted = MountedIndex(parsed, name_of(index), place, supply, reactor, say, keeping=keeping)
 
         def hang_up() -> None:
@@ -131,7 +131,7 @@ def mount_index(
         raise wrong
 
 
-def _supply(
+def supply_of(
     session: Layered,
     invocation: Invocation,
     files: tuple[LocalFiles, ...] | None,

@@ -43,6 +43,7 @@ COMMANDS = {
     "list-chunks": Entry("desync.cli.list_chunks:list_chunks", "Print the chunk ids in an index"),
     "make": Entry("desync.cli.make:make", "Chunk a file and write its index"),
     "manpage": Entry("desync.cli.manpage:manpage", "Write manual pages"),
+    "mount": Entry("desync.cli.mount:mount", "Mount the tree in an archive with FUSE"),
     "mount-index": Entry("desync.cli.mount_index:mount_index", "Mount an index's blob with FUSE"),
     "mtree": Entry("desync.cli.mtree:mtree", "Print an archive or a directory in mtree format"),
     "prune": Entry("desync.cli.prune:prune", "Remove unreferenced chunks from a store"),

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from desync.errors import DesyncError
 
@@ -58,6 +58,17 @@ class FileSystem(Protocol):
         :param view: where to put it.
         :returns: how many bytes there were; fewer than wanted only at the end of the file.
         """
+
+
+@runtime_checkable
+class TreeFileSystem(FileSystem, Protocol):
+    """One with links and extended attributes in it."""
+
+    def readlink(self, path: str) -> str:
+        """Give the target of a symbolic link."""
+
+    def xattrs(self, path: str) -> Mapping[str, bytes]:
+        """Give the extended attributes of a node."""
 
 
 def attributes_of(mode: int, size: int, mtime_ns: int, links: int = 1) -> dict[str, int]:
@@ -121,8 +132,12 @@ def serve(
     """
     fuse = load()
     options = {"nonempty": True} if over_content else {}
+    if isinstance(file_system, TreeFileSystem):
+        operations: _Operations = _TreeOperations(file_system, began)
+    else:
+        operations = _Operations(file_system, began)
     _server(fuse)(
-        _Operations(file_system, began),
+        operations,
         _to_fusepy(mountpoint),
         raw_fi=True,
         encoding=_ENCODING,
@@ -185,6 +200,24 @@ class _Operations:
 
     def read(self) -> None:
         """Be there: see :func:`_server`."""
+
+
+class _TreeOperations(_Operations):
+    """The same for what has links and extended attributes."""
+
+    file_system: TreeFileSystem
+
+    def readlink(self, path: str) -> str:
+        return _to_fusepy(self.file_system.readlink(_from_fusepy(path)))
+
+    def listxattr(self, path: str) -> list[str]:
+        return [_to_fusepy(name) for name in self.file_system.xattrs(_from_fusepy(path))]
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        found = self.file_system.xattrs(_from_fusepy(path)).get(_from_fusepy(name))
+        if found is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return found
 
 
 def _server(fuse: Any) -> Any:
