@@ -144,11 +144,12 @@ class CommandLineTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         self.assertRaises(OptionsError, twistd_chunks.makeService, options, reactor)
         os.mkdir(path)
-        service = twistd_chunks.makeService(options, reactor)
+        service: Any = twistd_chunks.makeService(options, reactor)
         self.assertEqual(reactor.tcpServers, [])
         service.startService()
         [[port, factory, *_]] = reactor.tcpServers
-        self.assertEqual((port, factory), (80, service.server))
+        [part] = service.parts
+        self.assertEqual((port, factory), (80, part.server))
         self.successResultOf(service.stopService())
 
     def test_errors(self) -> None:

@@ -14,7 +14,7 @@ from .flags import BOOLEAN, INTEGER, STRINGS, TEXT, choice, flag
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from desync.services.service import WebService
+    from desync.services.service import ServerService
     from desync.services.settings import ServerSettings
 
     from .invocation import Invocation
@@ -54,7 +54,7 @@ def serve(
     invocation: Invocation,
     kind: type[ServerSettings],
     values: Mapping[str, Any],
-    make: Callable[[Any, Any, Mapping[str, str]], WebService],
+    make: Callable[[Any, Any, Mapping[str, str]], ServerService],
 ) -> None:
     """
     Be a server until SIGINT or SIGTERM.

@@ -20,8 +20,10 @@ from desync.stores.threads import StoreThreads
 
 from .chunk_site import ChunkSite
 from .counters import Counters
+from .figures import OwnFigures
 from .metering import Metered, Troubles
-from .service import WebService
+from .operating import operator_parts
+from .service import Closing, ServerService, WebService
 from .stopping import Stopping
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from desync.interfaces import IChunkSource
     from desync.options import StoreOptions
 
+    from .figures import Figures
+    from .service import Part
     from .settings import ChunkServerSettings
 
 _log = Logger(namespace="desync.server")
@@ -81,39 +85,94 @@ class _Stacks:
         self._counters.cache_hits += count
 
 
+class ChunkServing:
+    """
+    A chunk server in one process.
+
+    :param settings: what it serves, and how. Its stores are opened here.
+    :ivar service: listens, when it is started.
+    :ivar figures: for the operator.
+    :ivar troubles: the last things that went wrong.
+    :raises DesyncError: if something that the settings name can't be used.
+    """
+
+    def __init__(
+        self, settings: ChunkServerSettings, reactor: Any, environ: Mapping[str, str]
+    ) -> None:
+        counters, self.troubles = Counters(), Troubles(time.time)
+        stacks = _Stacks(settings, reactor, environ, counters)
+        if settings.store_file:
+            file = read_store_file(settings.store_file)
+        else:
+            file = StoreFile(settings.store, settings.cache)
+        self._settings = settings
+        self._store = Reloading(stacks.open(file))
+        threads = StoreThreads(reactor)
+        site = ChunkSite(
+            self._store,
+            SingleFlight(self._store),
+            threads,
+            counters,
+            self.troubles,
+            extension="" if settings.uncompressed else ".cacnk",
+            digest=Digest.named(settings.digest),
+            writable=settings.writable,
+            verify=not settings.skip_verify_write,
+        )
+        reload = None
+        if settings.store_file:
+            reader = StoreFileReader(settings.store_file, stacks.open, self._store, self._report)
+            reload = reader.read_again
+        closing: list[Closing] = [self._store, Stopping(threads)]
+        self.service = WebService(settings, reactor, site, counters, closing, reload)
+        self.figures = OwnFigures(self.service.server, self.troubles, self.about)
+
+    def _report(self, line: str) -> None:
+        _log.info("{line}", line=line)
+        if line.startswith("failed"):
+            self.troubles.add(line)
+
+    def about(self) -> dict[str, str]:
+        """See :meth:`.figures.Figures.about`."""
+        return describe(self._settings, self._store.location)
+
+
+def describe(settings: ChunkServerSettings, location: str) -> dict[str, str]:
+    """Say what a chunk server serves: see :meth:`.figures.Figures.about`."""
+    about = {
+        "chunks": "uncompressed" if settings.uncompressed else "compressed",
+        "from": location,
+        "at": ", ".join(settings.listen),
+        "clients may write": _yes_or_no(settings.writable),
+        "TLS": "mutual" if settings.mutual_tls else _yes_or_no(bool(settings.cert)),
+        "authorization": _yes_or_no(bool(settings.authorization)),
+    }
+    if settings.store_file:
+        about["store file"] = settings.store_file
+    return about
+
+
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 def chunk_service(
     settings: ChunkServerSettings, reactor: Any, environ: Mapping[str, str]
-) -> WebService:
+) -> ServerService:
     """
-    Make a chunk server. Its stores are opened here; it listens when it is started.
+    Make a chunk server, in one process or in several.
 
     :raises DesyncError: if something that the settings name can't be used.
     """
-    counters, troubles = Counters(), Troubles(time.time)
-    stacks = _Stacks(settings, reactor, environ, counters)
-    if settings.store_file:
-        file = read_store_file(settings.store_file)
+    figures: Figures
+    part: Part
+    if settings.workers == 1:
+        serving = ChunkServing(settings, reactor, environ)
+        figures, part = serving.figures, serving.service
     else:
-        file = StoreFile(settings.store, settings.cache)
-    store = Reloading(stacks.open(file))
-    threads = StoreThreads(reactor)
-    site = ChunkSite(
-        store,
-        SingleFlight(store),
-        threads,
-        counters,
-        troubles,
-        extension="" if settings.uncompressed else ".cacnk",
-        digest=Digest.named(settings.digest),
-        writable=settings.writable,
-        verify=not settings.skip_verify_write,
+        from .processes import WorkersService
+
+        figures = part = WorkersService(settings, reactor, Troubles(time.time))
+    return ServerService(
+        [part, *operator_parts(settings, "desync chunk server", figures, reactor)], reactor
     )
-
-    def report(line: str) -> None:
-        _log.info("{line}", line=line)
-
-    reload = None
-    if settings.store_file:
-        reader = StoreFileReader(settings.store_file, stacks.open, store, report)
-        reload = reader.read_again
-    return WebService(settings, reactor, site, counters, [store, Stopping(threads)], reload)

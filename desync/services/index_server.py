@@ -14,9 +14,11 @@ from desync.stores.location import parse_location
 from desync.stores.threads import StoreThreads
 
 from .counters import Counters
+from .figures import OwnFigures
 from .index_site import IndexSite
 from .metering import Troubles
-from .service import WebService
+from .operating import operator_parts
+from .service import ServerService, WebService
 from .stopping import Stopping
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def _open_store(
 
 def index_service(
     settings: IndexServerSettings, reactor: Any, environ: Mapping[str, str]
-) -> WebService:
+) -> ServerService:
     """
     Make an index server. Its store is opened here; it listens when it is started.
 
@@ -59,4 +61,16 @@ def index_service(
         digest=Digest.named(settings.digest),
         writable=settings.writable,
     )
-    return WebService(settings, reactor, site, counters, [store, Stopping(threads)])
+    part = WebService(settings, reactor, site, counters, [store, Stopping(threads)])
+
+    def about() -> dict[str, str]:
+        return {
+            "indexes": store.location,
+            "at": ", ".join(settings.listen),
+            "clients may write": "yes" if settings.writable else "no",
+        }
+
+    figures = OwnFigures(part.server, troubles, about)
+    return ServerService(
+        [part, *operator_parts(settings, "desync index server", figures, reactor)], reactor
+    )

@@ -28,11 +28,12 @@ class CannotListen(DesyncError):
     """A server can't listen where it was told to."""
 
 
-def endpoint_description(text: str) -> str:
+def endpoint_description(text: str, host_if_none: str = _ANY) -> str:
     """
     Make an endpoint description of Twisted's of where a user wants a server to listen.
 
     :param text: ``host:port``, ``:port``, with names of ports as ``http``, or a description.
+    :param host_if_none: where ``:port`` is.
     :raises UsageError: if it is none of these.
     """
     kind, colon, rest = text.partition(":")
@@ -45,7 +46,7 @@ def endpoint_description(text: str) -> str:
         host = host[1:-1]
     elif ":" in host:
         raise UsageError(f"can't listen at {text!r}: an IPv6 address goes into brackets")
-    return f"tcp:{_port_number(text, port)}:interface={quoteStringArgument(host or _ANY)}"
+    return f"tcp:{_port_number(text, port)}:interface={quoteStringArgument(host or host_if_none)}"
 
 
 def _port_number(text: str, port: str) -> int:
@@ -94,6 +95,17 @@ def _lacks_ipv6(error: Exception) -> bool:
 
     reason = getattr(error, "socketError", error)
     return getattr(reason, "errno", None) in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def shown_address(port: IListeningPort, tls: bool) -> str:
+    """Say for people where a port is."""
+    address: Any = port.getHost()
+    name = getattr(address, "name", None)
+    if name is not None:
+        return f"unix:{name.decode('utf-8', 'backslashreplace')}"
+    scheme = "https" if tls or getattr(port, "_type", "") == "TLS" else "http"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{scheme}://{host}:{address.port}/"
 
 
 def with_tls(settings: ServerSettings, factory: IProtocolFactory) -> IProtocolFactory:

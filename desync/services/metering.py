@@ -46,10 +46,16 @@ class Troubles:
     def __init__(self, clock: Callable[[], float], size: int = 20) -> None:
         self._clock = clock
         self._kept: deque[Trouble] = deque(maxlen=size)
+        self._told: Callable[[str], None] = lambda what: None
+
+    def tell(self, told: Callable[[str], None]) -> None:
+        """Tell each further one to somebody too."""
+        self._told = told
 
     def add(self, what: str) -> None:
         """Take down one more."""
         self._kept.append(Trouble(self._clock(), what))
+        self._told(what)
 
     def latest(self) -> list[Trouble]:
         """Give them, the latest first."""

@@ -1,26 +1,33 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""A server as something that is started and stopped: by ``desync``, or by ``twistd``."""
+"""
+A server as something that is started and stopped: by ``desync``, or by ``twistd``.
+
+It has parts: what serves clients, and what the operator looks at. Each part first gets hold of the
+places where it listens (:meth:`Part.prepare`), which may take rights that the process gives up
+then, and afterwards begins to serve.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.logger import Logger, globalLogPublisher
 
 from desync.errors import UsageError
 from desync.stores.reloading import on_hangup
 
 from .connection import Limits, Server
-from .listening import endpoint_description, is_tls_description, listen, with_tls
+from .listening import endpoint_description, is_tls_description, listen, shown_address, with_tls
 from .logs import AccessLog, log_access
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IListeningPort
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.python.failure import Failure
 
     from .connection import Site
     from .counters import Counters
@@ -35,15 +42,100 @@ class Closing(Protocol):
     def close(self) -> Deferred[None]: ...
 
 
-class WebService(Service):
+class Part(Protocol):
+    """A part of a server."""
+
+    async def prepare(self) -> None:
+        """Listen where it is to listen."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Serve no more. That it never began to is fine."""
+
+
+class Accepting(Protocol):
+    """What accepts connections in the place of a port."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class ServerService(Service):
     """
     A server.
+
+    :param parts: started in this order, and stopped in the other.
+    """
+
+    def __init__(self, parts: Sequence[Part], reactor: Any) -> None:
+        self.parts = tuple(parts)
+        self._reactor = reactor
+        self._prepared: Deferred[None] | None = None
+
+    async def start(self) -> None:
+        """
+        Listen and serve.
+
+        :raises DesyncError: if that can't be; then nothing is left of it.
+        """
+        try:
+            await self._prepare()
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _prepare(self) -> None:
+        for part in self.parts:
+            await part.prepare()
+
+    async def _start(self) -> None:
+        for part in self.parts:
+            await part.start()
+
+    async def stop(self) -> None:
+        """Serve no more; running requests finish."""
+        for part in reversed(self.parts):
+            await part.stop()
+
+    # What twistd calls
+
+    def privilegedStartService(self) -> None:  # noqa: N802
+        """Listen while the process may still use every port."""
+        Service.privilegedStartService(self)
+        self._prepared = Deferred.fromCoroutine(self._prepare())
+
+    def startService(self) -> None:  # noqa: N802
+        """Serve, and listen before unless that has been done."""
+        Service.startService(self)
+        if self._prepared is None:
+            self._prepared = Deferred.fromCoroutine(self._prepare())
+        self._prepared.addCallback(lambda _: Deferred.fromCoroutine(self._start()))
+        self._prepared.addErrback(self._cannot_start)
+
+    def _cannot_start(self, failure: Failure) -> None:
+        _log.error("{error}", error=str(failure.value))
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802
+        """See :meth:`stop`."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self.stop())
+
+
+class WebService:
+    """
+    The part of a server that clients talk to.
 
     :param settings: where it listens, and how.
     :param site: what it serves.
     :param counters: where it counts.
     :param closing: what is closed when it has stopped, in that order.
     :param on_reload: called on SIGHUP.
+    :ivar adopted: what accepts connections for it, in the place of ports of its own.
     :ivar ports: where it listens, while it does.
     """
 
@@ -78,30 +170,27 @@ class WebService(Service):
         self._closing = closing
         self._on_reload = on_reload
         self._forget_hangup: Callable[[], None] | None = None
-        self._starting: Deferred[None] | None = None
+        self.adopted: list[Accepting] = []
 
-    @property
-    def addresses(self) -> list[str]:
-        """Where it listens, for people."""
-        tls = bool(self.settings.cert)
-        return [_shown(port, tls) for port in self.ports]
-
-    async def start(self) -> None:
+    async def prepare(self) -> None:
         """
         Listen at all places.
 
-        :raises CannotListen: at the first where that can't be; then at none.
+        :raises CannotListen: at the first where that can't be.
         """
         if self._access_log is not None:
             globalLogPublisher.addObserver(self._access_log)
-        try:
+        if not self.adopted:
             for description in self.descriptions:
                 self.ports.append(await listen(self._reactor, description, self.factory))
-        except BaseException:
-            await self.stop()
-            raise
+
+    async def start(self) -> None:
+        """Say where it listens, and heed SIGHUP."""
+        for accepting in self.adopted:
+            accepting.start()
         self._forget_hangup = on_hangup(self._reactor, self._hang_up)
-        for address in self.addresses:
+        for port in self.ports:
+            address = shown_address(port, bool(self.settings.cert))
             _log.info("listening on {address}", address=address)
 
     def _hang_up(self) -> None:
@@ -115,6 +204,9 @@ class WebService(Service):
         if self._forget_hangup is not None:
             self._forget_hangup()
             self._forget_hangup = None
+        adopted, self.adopted = self.adopted, []
+        for accepting in adopted:
+            accepting.stop()
         ports, self.ports = self.ports, []
         await gatherResults([_stopped(port) for port in ports], consumeErrors=True)
         await self.server.drain()
@@ -125,41 +217,42 @@ class WebService(Service):
             self._access_log.close()
             self._access_log = None
 
-    # What twistd calls
 
-    def privilegedStartService(self) -> None:  # noqa: N802
-        """Listen while the process may still use every port."""
-        Service.privilegedStartService(self)
-        self._starting = Deferred.fromCoroutine(self.start())
-        self._starting.addErrback(self._cannot_start)
+class OperatorPart:
+    """
+    The part that the operator looks at.
 
-    def startService(self) -> None:  # noqa: N802
-        """Listen, unless that has been done."""
-        Service.startService(self)
-        if self._starting is None:
-            self.privilegedStartService()
+    :param description: where, as an endpoint.
+    :param factory: what is there.
+    :param work: is started and stopped with it.
+    """
 
-    def _cannot_start(self, failure: Any) -> None:
-        _log.error("{error}", error=str(failure.value))
-        self._reactor.callWhenRunning(self._reactor.stop)
+    def __init__(
+        self, description: str, factory: IProtocolFactory, work: Accepting, reactor: Any
+    ) -> None:
+        self._description = description
+        self._factory = factory
+        self._work = work
+        self._reactor = reactor
+        self._port: IListeningPort | None = None
 
-    def stopService(self) -> Deferred[None]:  # noqa: N802
-        """See :meth:`stop`."""
-        Service.stopService(self)
-        return Deferred.fromCoroutine(self.stop())
+    async def prepare(self) -> None:
+        """See :meth:`Part.prepare`."""
+        self._port = await listen(self._reactor, self._description, self._factory)
+
+    async def start(self) -> None:
+        """See :meth:`Part.start`."""
+        self._work.start()
+        if self._port is not None:
+            _log.info("operator's page at {address}", address=shown_address(self._port, False))
+
+    async def stop(self) -> None:
+        """See :meth:`Part.stop`."""
+        self._work.stop()
+        port, self._port = self._port, None
+        if port is not None:
+            await _stopped(port)
 
 
 def _stopped(port: IListeningPort) -> Deferred[Any]:
-    from twisted.internet.defer import maybeDeferred
-
     return maybeDeferred(port.stopListening)
-
-
-def _shown(port: IListeningPort, tls: bool) -> str:
-    address: Any = port.getHost()
-    name = getattr(address, "name", None)
-    if name is not None:
-        return "unix:" + (name.decode("utf-8", "backslashreplace") if name else "")
-    scheme = "https" if tls or getattr(port, "_type", "") == "TLS" else "http"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{scheme}://{host}:{address.port}/"

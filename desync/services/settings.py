@@ -17,6 +17,7 @@ from desync.options import StoreFlags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
     from desync.config import Config
     from desync.options import StoreOptions
@@ -77,6 +78,11 @@ _COMMON: Final = (
         "text",
         "what the Authorization header has to be (default: the environment's DESYNC_HTTP_AUTH)",
     ),
+    Setting(
+        "operator",
+        "text",
+        "where the operator's page, metrics and health are served; :port is on this machine alone",
+    ),
     Setting("max-connections", "number", "connections at once", default=10_000, minimum=1),
     Setting("max-requests", "number", "requests at once", default=1_000, minimum=1),
 )
@@ -95,6 +101,7 @@ CHUNK_SERVER: Final = (
     ),
     Setting("skip-verify-write", "switch", "don't verify what clients write"),
     Setting("uncompressed", "switch", "serve uncompressed chunks", short="u"),
+    Setting("workers", "number", "processes that serve", default=1, minimum=1),
 )
 
 INDEX_SERVER: Final = (
@@ -139,6 +146,7 @@ class ServerSettings:
     mutual_tls: bool = False
     client_ca: str | None = None
     authorization: str = ""
+    operator: str | None = None
     max_connections: int = 10_000
     max_requests: int = 1_000
     config_path: str | None = None
@@ -166,6 +174,22 @@ class ServerSettings:
         if not self.listen:
             raise UsageError("nowhere to listen")
 
+    def to_json(self) -> dict[str, Any]:
+        """Give all fields, fit for JSON, for another process: see :meth:`from_json`."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values["store_flags"] = self.store_flags._asdict()
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Make the settings that :meth:`to_json` describes."""
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        made["store_flags"] = StoreFlags(**made["store_flags"])
+        return cls(**made)
+
     def load_config(self, environ: Mapping[str, str]) -> Config:
         """Read the configuration file."""
         from desync.config import Config
@@ -184,6 +208,7 @@ class ChunkServerSettings(ServerSettings):
     skip_verify_read: bool = True
     skip_verify_write: bool = False
     uncompressed: bool = False
+    workers: int = 1
 
     def check(self) -> None:
         """See :meth:`ServerSettings.check`."""

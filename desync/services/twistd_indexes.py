@@ -16,12 +16,12 @@ from .options import ServerOptions, options_for
 from .settings import INDEX_SERVER, IndexServerSettings
 
 if TYPE_CHECKING:
-    from .service import WebService
+    from .service import ServerService
 
 Options = options_for(INDEX_SERVER, IndexServerSettings)
 
 
-def makeService(config: ServerOptions, reactor: Any = None) -> WebService:  # noqa: N802
+def makeService(config: ServerOptions, reactor: Any = None) -> ServerService:  # noqa: N802
     """
     Make the service.
 
