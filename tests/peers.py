@@ -44,6 +44,7 @@ class Peer(NamedTuple):
 PEERS = {
     "bsdtar": Peer("bsdtar", "libarchive-tools"),
     "casync": Peer("casync", "casync"),
+    "chromium": Peer("chromium", "chromium"),
     "curl": Peer("curl", "curl"),
     "ceph-mon": Peer("ceph-mon", "ceph-mon"),
     "ceph-osd": Peer("ceph-osd", "ceph-osd"),
