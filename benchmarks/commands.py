@@ -64,6 +64,14 @@ class Party:
         """Rebuild a file."""
         return None
 
+    def extract_from(self, index: str, store: str, seed: str, file: str) -> list[str] | None:
+        """Rebuild a file with the help of another, whose index is beside it."""
+        return None
+
+    def extract_in_place(self, index: str, store: str, file: str) -> list[str] | None:
+        """Make of a file the one that an index describes."""
+        return None
+
     def verify(self, store: str) -> list[str] | None:
         """Check all chunks of a store."""
         return None
@@ -132,6 +140,12 @@ class Desync(Party):
 
     def extract(self, index: str, store: str, file: str) -> list[str] | None:
         return self._command("extract", "-s", store, index, file)
+
+    def extract_from(self, index: str, store: str, seed: str, file: str) -> list[str] | None:
+        return self._command("extract", "-s", store, "--seed", f"{seed}.caibx", index, file)
+
+    def extract_in_place(self, index: str, store: str, file: str) -> list[str] | None:
+        return self._command("extract", "-k", "-s", store, index, file)
 
     def verify(self, store: str) -> list[str] | None:
         return self._command("verify", "-s", store)

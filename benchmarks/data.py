@@ -114,11 +114,14 @@ def _fill_up(output: BinaryIO, path: str, size: int, edits: random.Random) -> No
                 left -= len(block)
 
 
-def next_version(old: str, new: str, share: float = 0.05, seed: int = SEED) -> None:
+def next_version(
+    old: str, new: str, share: float = 0.05, seed: int = SEED, inserted: bool = True
+) -> None:
     """
     Write the next version of a file: stretches replaced, and some bytes inserted after each.
 
     :param share: how much of the file is replaced, from 0 to 1.
+    :param inserted: whether bytes are inserted.
     :param seed: what the edits are made from.
     """
     edits = random.Random(f"{seed} next version")
@@ -135,7 +138,8 @@ def next_version(old: str, new: str, share: float = 0.05, seed: int = SEED) -> N
                 break
             # Not random bytes, which don't compress: the stretch backwards is as real as it was.
             after.write(replaced[::-1])
-            after.write(edits.randbytes(edits.randint(1, 64)))
+            if inserted:
+                after.write(edits.randbytes(edits.randint(1, 64)))
 
 
 def zeros(path: str, size: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -124,11 +125,33 @@ def _extract(file: str, place: Place, party: Party) -> Task | None:
     folder = place.fresh()
     output = os.path.join(folder, "extracted")
 
-    def check() -> None:
-        if not filecmp.cmp(file, output, shallow=False):
-            raise WrongResult("the file isn't what it was made of")
+    return _task(party.extract(index, store, output), folder, lambda: _compare(file, output))
 
-    return _task(party.extract(index, store, output), folder, check)
+
+def _extract_seed(place: Place, party: Party) -> Task | None:
+    place.store(place.image())
+    file = place.next_version()
+    store, index = place.store(file)
+    folder = place.fresh()
+    output = os.path.join(folder, "extracted")
+    argv = party.extract_from(index, store, place.image(), output)
+    return _task(argv, folder, lambda: _compare(file, output))
+
+
+def _extract_in_place(changed: Callable[[Place], str], place: Place, party: Party) -> Task | None:
+    file = changed(place)
+    store, index = place.store(file)
+    folder = place.fresh()
+    output = os.path.join(folder, "extracted")
+    argv = party.extract_in_place(index, store, output)
+    if argv is not None:
+        shutil.copyfile(place.image(), output)
+    return _task(argv, folder, lambda: _compare(file, output))
+
+
+def _compare(file: str, output: str) -> None:
+    if not filecmp.cmp(file, output, shallow=False):
+        raise WrongResult("the file isn't what it was made of")
 
 
 def _verify(place: Place, party: Party) -> Task | None:
@@ -256,6 +279,34 @@ _ALL = (
         "extract from a local store",
         lambda place, party: _extract(place.image(), place, party),
         times_at_least=2.2,
+        room=3,
+    ),
+    Job(
+        "extract-seed",
+        "extract of the next version, 5 % of it changed, with the first one as a seed",
+        _extract_seed,
+        times_at_least=2.5,
+        room=4,
+    ),
+    Job(
+        "in-place",
+        "extract in place, of the next version, over the first one",
+        lambda place, party: _extract_in_place(Place.next_version, place, party),
+        times_at_least=2.5,
+        room=4,
+    ),
+    Job(
+        "in-place-aligned",
+        "the same, of a version in which nothing has moved",
+        lambda place, party: _extract_in_place(Place.patched, place, party),
+        times_at_least=2.5,
+        room=4,
+    ),
+    Job(
+        "extract-zeros",
+        "extract of a file of zeros as large as the image",
+        lambda place, party: _extract(place.zeros(), place, party),
+        times_at_least=1.0,
         room=3,
     ),
     Job("verify", "verify of a store", _verify, times_at_least=3, room=2),

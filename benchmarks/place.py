@@ -69,6 +69,12 @@ class Place:
         """Give the next version of the image."""
         return self._made("next", lambda path: data.next_version(self.image(), path))
 
+    def patched(self) -> str:
+        """Give a version of the image with parts replaced and nothing moved."""
+        return self._made(
+            "patched", lambda path: data.next_version(self.image(), path, inserted=False)
+        )
+
     def zeros(self) -> str:
         """Give a file of zeros, as large as the image."""
         return self._made("zeros", lambda path: data.zeros(path, self.size))
