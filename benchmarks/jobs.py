@@ -296,7 +296,7 @@ _ALL = (
         room=4,
     ),
     Job(
-        "in-place-aligned",
+        "in-place-same",
         "the same, of a version in which nothing has moved",
         lambda place, party: _extract_in_place(Place.patched, place, party),
         times_at_least=2.5,

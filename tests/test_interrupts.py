@@ -25,8 +25,8 @@ SIZE = 10 << 20
 SIZES = "16:32:128"
 
 
-class InterruptTests(CommandCase):
-    """make and extract of a file of some MiB, interrupted and killed, and then let be."""
+class InterruptCase(CommandCase):
+    """A file of some MiB, and commands that are interrupted and killed, and then let be."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -75,6 +75,10 @@ class InterruptTests(CommandCase):
         else:
             # It was killed, or hadn't yet said what to do about signals.
             self.assertEqual(outcome.code, -number, what)
+
+
+class InterruptTests(InterruptCase):
+    """make and extract."""
 
     def test_make(self) -> None:
         """

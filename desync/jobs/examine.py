@@ -28,22 +28,36 @@ class ExamineJob:
 
     :param source: the file; it may be larger or smaller than the index says.
     :param progress: told of chunks as they are done.
+    :param wanted: by position in the index: 0 for chunks not to look for; None to look for all.
+    :param give_up: end the work when so many bytes have had nothing in its place; None never to.
     :ivar kept: by position in the index: 1 if the file has that chunk there, 0 if not.
+    :ivar given_up_at: the position behind which nothing is in its place as far as was looked; None
+        if all was looked at.
     """
 
     worker_half = "desync.jobs.examine:ExamineWorker"
     leases = 2
 
-    def __init__(self, source: SourceFile, index: Index, progress: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        source: SourceFile,
+        index: Index,
+        progress: Callable[[int], object],
+        wanted: bytes | None = None,
+        give_up: int | None = None,
+    ) -> None:
         self._source = source
         self._index = index
         self._progress = progress
         self.kept = bytearray(len(index))
-        #: Behind the file's end nothing is in its place.
-        self._stop = index.position_of(min(source.size, index.size))
-        self._runs = runs_of(index, stop=self._stop)
+        self.given_up_at: int | None = None
+        self._give_up = give_up
+        self._last = 0
+        # Behind the file's end nothing is in its place.
+        stop = index.position_of(min(source.size, index.size))
+        self._runs = runs_of(index, wanted, stop=stop)
         self._next = next(self._runs, None)
-        self._done = 0
+        self._leased = self._done = 0
         self.small = min(source.size, index.size) <= RUN_BYTES // 4
 
     def settings(self) -> dict[str, Any]:
@@ -62,6 +76,13 @@ class ExamineJob:
         if self._next is None:
             return None
         begin, end = self._next
+        if self._give_up is not None:
+            hopeless = self._index.start(begin) - self._index.start(self._last)
+            if hopeless > self._give_up:
+                self.given_up_at = self._last
+                self._next = None
+                return None
+        self._leased += end - begin
         chunks = list(self._index.chunks(begin, end))
         self._next = next(self._runs, None)
         lengths = struct.pack(f"<{len(chunks)}I", *(length for _, length, _ in chunks))
@@ -76,12 +97,13 @@ class ExamineJob:
         answers = payload[_RESULT.size :]
         self.kept[begin : begin + len(answers)] = answers
         self._done += len(answers)
+        self._last = max(self._last, begin + answers.rfind(1) + 1 if any(answers) else 0)
         self._progress(len(answers))
 
     def check_complete(self) -> None:
-        """Make sure that every chunk was looked at."""
-        if self._done != self._stop or len(self.kept) != len(self._index):
-            raise RuntimeError(f"{self._done} of {self._stop} chunks were examined")
+        """Make sure that every chunk was looked at that was to be."""
+        if self._done != self._leased or len(self.kept) != len(self._index):
+            raise RuntimeError(f"{self._done} of {self._leased} chunks were examined")
 
 
 class ExamineWorker:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from desync.assembly.in_place import InPlace
 from desync.assembly.plan import Plan
 from desync.errors import DesyncError, FileError, UsageError, describe_os_error
-from desync.jobs.examine import ExamineJob
 from desync.jobs.rebuild import RebuildJob
-from desync.jobs.source import SourceFile
+from desync.operations import own_content
+from desync.operations.own_content import OwnContent
 from desync.operations.seeds import Seed
 from desync.replace import replacing
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from desync.assembly.fetch import ChunkDownloads
+    from desync.assembly.matching import SeedRun
     from desync.formats.index import Index
     from desync.progress import Progress
     from desync.replace import Replacement
@@ -125,7 +126,11 @@ async def extract(
                 replacing(target, sync=sync, regular=True, resume=manner.resume)
             )
             rebuild.resize(out)
-        await rebuild.prepare(out.working_path if out.has_content else None)
+        await rebuild.prepare(
+            out.working_path if out.has_content else None,
+            # What is on this machine is fetched as fast as it is found elsewhere and moved.
+            may_move=not isinstance(source, tuple),
+        )
         return await rebuild.carry_out(out, source)
 
 
@@ -137,15 +142,18 @@ async def rehearse(
     seeds: Sequence[Seed] = (),
     manner: Manner = DEFAULT,
     report: Callable[[str], object] = lambda text: None,
+    may_move: bool = False,
 ) -> tuple[Plan, list[str]]:
     """
     Find out what :func:`extract` would do, without writing anything.
 
+    :param may_move: whether it would fetch chunks from stores that aren't local.
     :returns: the plan, and the paths of its seeds.
     """
     rebuild = Rebuild(index, target, pool, progress, seeds, manner, report)
     try:
-        await rebuild.prepare(target if manner.in_place and os.path.exists(target) else None)
+        there = target if manner.in_place and os.path.exists(target) else None
+        await rebuild.prepare(there, may_move)
         return rebuild.plan, [seed.path for seed in rebuild.seeds]
     finally:
         rebuild.close()
@@ -181,6 +189,9 @@ class Rebuild:
         self.seeds = list(seeds)
         self._attempt = 1
         self._kept: bytearray | None = None
+        self._content: OwnContent | None = None
+        #: The target's own content, if there is something in it to be moved.
+        self._own: Seed | None = None
         # The null chunk's id costs hashing as many zeros as a chunk can have, which for an unusual
         # index is much.
         largest = index.sizes.max
@@ -203,18 +214,27 @@ class Rebuild:
             return FileError(self._target, error.strerror or describe_os_error(error))
         return FileError(self._target, str(error))
 
-    async def prepare(self, there: str | None) -> None:
+    async def prepare(self, there: str | None, may_move: bool = False) -> None:
         """
         Make the plan.
 
         :param there: where the target's content is, if there is any to be kept.
+        :param may_move: what isn't in its place may be moved there from where it is.
         """
+        position = content = None
         if there is not None:
-            await self._examine(there)
+            content = OwnContent(self._index, there, self._target, self._pool, self._progress)
+            self._content, self._kept = content, content.kept
+            give_up = own_content.HOPELESS if may_move else None
+            position = await content.examine(self._title("Validating"), give_up)
+            if may_move and position is None:
+                position = content.find_much_missing()
         for number, seed in enumerate(list(self.seeds), 1):
             if seed.index is None:
                 await self._cut(seed, number)
         self._make_plan()
+        if content is not None and position is not None:
+            await self._look_behind(content, position)
         if self.plan.totals.fetched_chunks and self._manner.seed_output and self._has_old_content():
             old = Seed(self._target)
             self._all_seeds.append(old)
@@ -231,24 +251,53 @@ class Rebuild:
             return False
         return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
-    async def _examine(self, path: str) -> None:
-        """Find out what of the target is there already."""
-        file = SourceFile(path, self._target)
-        try:
-            title = f"Attempt {self._attempt}: Validating"
-            with self._progress.start(title, len(self._index), "chunks") as tracker:
-                job = ExamineJob(file, self._index, tracker.add)
-                await self._pool.run(job)
-                job.check_complete()
-                self._kept = job.kept
-        finally:
-            file.close()
+    async def _look_behind(self, content: OwnContent, position: int) -> None:
+        """
+        Find what of the target's content is in another place than it should be, as after an
+        insertion everything is, and what after all is in its place.
 
-    async def _cut(self, seed: Seed, number: int) -> bool:
+        :param position: behind which nothing seems to be in its place.
+        """
+        own = Seed(content.path)
+        self._all_seeds.append(own)
+        # Of a large device most may be about something else.
+        if own.open().size <= 4 * self._index.size:
+            self.seeds.append(own)
+            if await self._cut(own, len(self.seeds), self._index.start(position)):
+                self._make_plan()
+                assert own.index is not None
+                content.take(self._runs_of(own), own.index)
+                self._own = own
+        fetched = bytes(map(self.plan.is_fetched, range(len(self._index))))
+        await content.examine(self._title("Validating"), wanted=fetched)
+        self._make_plan()
+
+    def _runs_of(self, seed: Seed) -> list[SeedRun]:
+        number = self.seeds.index(seed)
+        return [run for run in self.plan.seed_runs if run.seed == number]
+
+    async def _move(self) -> tuple[int, int]:
+        """
+        Move what the target has elsewhere, and plan anew.
+
+        :returns: how many chunks were moved, and bytes of them.
+        """
+        own = self._own
+        if self._content is None or own is None or own not in self.seeds:
+            return 0, 0
+        job = await self._content.move(self._title("Moving"), self._runs_of(own), own)
+        self.seeds.remove(own)
+        self._make_plan()
+        return job.moved, job.moved_bytes
+
+    def _title(self, what: str) -> str:
+        return f"Attempt {self._attempt}: {what}"
+
+    async def _cut(self, seed: Seed, number: int, begin: int = 0) -> bool:
         """Find out what is in a seed."""
-        title = f"Attempt {self._attempt}: Chunking Seed {number}"
+        title = self._title(f"Chunking Seed {number}")
         try:
-            await seed.cut(self._index, self._pool, self._progress, title)
+            await seed.cut(self._index, self._pool, self._progress, title, begin)
         except (FileError, UsageError) as error:
             self._drop(seed, str(error))
             return False
@@ -287,8 +336,9 @@ class Rebuild:
         except OSError as error:
             raise self._file_error(error) from None
         first = self.plan.totals
-        from_store = from_seeds = copied = cloned = 0
+        from_store = cloned = 0
         seeds = 1 + len(self.seeds)
+        from_seeds, copied = await self._move()
         while True:
             job = await self._attempt_it(out, source, block)
             totals = self.plan.totals
@@ -318,7 +368,7 @@ class Rebuild:
         block: int,
     ) -> RebuildJob:
         totals = self.plan.totals
-        title = f"Attempt {self._attempt}: Assembling"
+        title = self._title("Assembling")
         with self._progress.start(title, len(self._index), "chunks") as tracker:
             sizes = tracker.sizes
             sizes["reused"], sizes["fetched"] = totals.kept_bytes, 0

@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import struct
+from typing import TYPE_CHECKING, Final
 
 from desync.chunking.sizes import ChunkSizes
-from desync.formats.index import IndexBuilder
+from desync.formats.index import Index, IndexBuilder
 from desync.jobs.cut import CutJob, CutSegment
 from desync.jobs.source import SourceFile
 
 if TYPE_CHECKING:
-    from desync.formats.index import Index
     from desync.progress import Progress
     from desync.workers.pool import Runner
+
+_ITEM: Final = struct.Struct("<Q32s")
 
 
 class Seed:
@@ -49,11 +52,15 @@ class Seed:
         if file is not None:
             file.close()
 
-    async def cut(self, like: Index, pool: Runner, progress: Progress, title: str) -> Index:
+    async def cut(
+        self, like: Index, pool: Runner, progress: Progress, title: str, begin: int = 0
+    ) -> Index:
         """
         Make an index of what the file has now, and use it from now on.
 
         :param like: the index whose chunk sizes and digest are used.
+        :param begin: where to begin, in bytes. What lies before counts as one chunk that nothing is
+            equal to.
         :raises FileError: if the file can't be read, InputChanged if it gets shorter meanwhile.
             That it changes is no matter, because what is taken from it is verified.
         :raises UsageError: if nothing can be cut like that.
@@ -61,12 +68,23 @@ class Seed:
         self.close()
         file = self.open()
         builder = IndexBuilder(like.sizes, like.digest)
-        with progress.start(title, file.size, "bytes") as tracker:
+        with progress.start(title, file.size - begin, "bytes") as tracker:
 
             def take(segment: CutSegment) -> None:
-                builder.append_segment(segment.ends, segment.ids, segment.start)
+                builder.append_segment(segment.ends, segment.ids, segment.start - begin)
                 tracker.set(builder.size)
 
-            await pool.run(CutJob(file, ChunkSizes(*like.sizes), like.digest, take))
-        self.index = builder.finish(file.size)
+            sizes = ChunkSizes(*like.sizes)
+            await pool.run(CutJob(file, sizes, like.digest, take, begin=begin))
+        self.index = _behind(builder.finish(file.size - begin), begin)
         return self.index
+
+
+def _behind(index: Index, begin: int) -> Index:
+    """Shift an index, so that it describes what lies behind so many other bytes."""
+    if not begin:
+        return index
+    table = bytearray(_ITEM.pack(begin, os.urandom(32)))
+    for start, length, chunk_id in index:
+        table += _ITEM.pack(begin + start + length, chunk_id)
+    return Index(index.flags, index.sizes, table)
