@@ -364,6 +364,15 @@ class IndexTests(TarCase):
         outcome = desync("tar", "-i", self.path("o.caidx"), str(self.tree))
         self.assert_error(outcome, "-i requires a store (-s <location>)")
 
+    def test_store_in_the_tree(self) -> None:
+        """A store in the tree that is packed is refused before anything is done."""
+        store = self.tree / "b" / "store"
+        store.mkdir()
+        for name in (str(store), str(self.tree), str(self.tree / "b" / ".." / "b" / "store")):
+            outcome = desync("tar", "-i", "-s", name, self.path("o.caidx"), str(self.tree))
+            self.assert_error(outcome, "the store is in the directory that is to be packed")
+        self.assertEqual(list(store.iterdir()), [])
+
     def test_chunks_that_disappear(self) -> None:
         """Chunks that a prune takes meanwhile are missed at the end of a long run."""
         self.patch(tar_operation, "RECHECK_AFTER", 0.0)

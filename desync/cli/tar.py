@@ -104,6 +104,8 @@ def tar(
         if index:
             assert store is not None
             check_index_target(archive)
+            if input_format == DISK:
+                _check_outside(store, source)
             packed = _store(
                 invocation, pieces(None), packing.flags, store, chunk_size, sync, compression_level
             )
@@ -157,6 +159,22 @@ def _pieces_of(
         return pack(os.fsencode(source), packing, skipped, output)
 
     return pieces
+
+
+def _check_outside(store: str, tree: str) -> None:
+    """
+    Make sure that a store isn't in the tree that is packed into it, where it would change under the
+    reader's eyes.
+
+    :raises UsageError: if it is.
+    """
+    from desync.stores.location import parse_location
+
+    if not parse_location(store).is_local:
+        return
+    root = os.path.realpath(tree)
+    if os.path.commonpath((root, os.path.realpath(store))) == root:
+        raise UsageError(f"{store}: the store is in the directory that is to be packed")
 
 
 def _store(
