@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Iterable
@@ -188,11 +189,84 @@ class IndexTests(UntarCase):
         self.assert_tree({f"f{n:03}": b"x" * n for n in range(300)})
 
 
+class SeedTests(UntarCase):
+    """What the target has already isn't fetched from elsewhere."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tree = self.folder / "tree"
+        (self.tree / "d").mkdir(parents=True)
+        for name, seed in (("d/a", 1), ("d/b", 2), ("z", 3)):
+            (self.tree / name).write_bytes(sample(400_000, seed))
+        self.old = self.packed("old")
+        (self.tree / "d/b").write_bytes(sample(400_000, 4))
+        (self.tree / "new").write_bytes(sample(50_000, 5))
+        self.new = self.packed("new")
+        self.cache = self.store("cache")
+
+    def packed(self, name: str) -> str:
+        """Pack the tree into an index and a store of its own."""
+        store, index = self.store(f"{name}-store"), self.path(f"{name}.caidx")
+        self.run_command("tar", "-i", "-m", SIZES, "-s", store, index, str(self.tree))
+        return index
+
+    def unpack(self, version: str, *flags: str) -> command_line.Outcome:
+        """Unpack a version through a cache, which takes what had to be fetched."""
+        store = self.path(f"{version}-store")
+        args = ["-i", "-s", store, "-c", self.cache, *flags]
+        return run_process("untar", *args, self.path(f"{version}.caidx"), self.path("out"))
+
+    def fetched(self) -> int:
+        """Count the chunks in the cache."""
+        return sum(len(files) for _, _, files in os.walk(self.cache))
+
+    def assert_new(self) -> None:
+        """Make sure that the target has the new version."""
+        expected = {str(path.relative_to(self.tree)): path for path in self.tree.rglob("*")}
+        self.assert_tree(
+            {name: path.read_bytes() if path.is_file() else None for name, path in expected.items()}
+        )
+
+    def test_update(self) -> None:
+        """Over the last version, only what is new is fetched."""
+        self.run_command("untar", "-i", "-s", self.path("old-store"), self.old, self.path("out"))
+        outcome = self.unpack("new")
+        self.assertEqual((0, ""), (outcome.code, outcome.err))
+        self.assert_new()
+        old, new = (set(self.index(f"{name}.caidx").ids) for name in ("old", "new"))
+        self.assertLessEqual(len(new - old), self.fetched())
+        self.assertLess(self.fetched(), len(new - old) + 10)
+        self.assertLess(self.fetched(), len(new) // 2)
+
+    def test_without(self) -> None:
+        """It can be switched off, and then all is fetched."""
+        self.run_command("untar", "-i", "-s", self.path("old-store"), self.old, self.path("out"))
+        outcome = self.unpack("new", "--seed-output=false")
+        self.assertEqual((0, ""), (outcome.code, outcome.err))
+        self.assert_new()
+        self.assertEqual(len(set(self.index("new.caidx").ids)), self.fetched())
+
+    def test_other_content(self) -> None:
+        """Whatever else is in the target, the result is the new version's."""
+        out = self.folder / "out"
+        (out / "d").mkdir(parents=True)
+        (out / "d/a").write_bytes(sample(200_000, 1) + b"x" + sample(400_000, 1)[200_001:])
+        (out / "z").mkdir()
+        (out / "new").symlink_to("/nowhere")
+        os.mkfifo(out / "d" / "b")
+        outcome = self.unpack("new")
+        self.assertEqual((0, ""), (outcome.code, outcome.err))
+        self.assert_new()
+        self.assertLess(self.fetched(), len(set(self.index("new.caidx").ids)))
+
+
 class UnprivilegedTests(UntarCase):
     """What somebody who isn't root gets."""
 
     def unpack(self, events: Iterable[Event], *flags: str) -> command_line.Outcome:
         """Unpack an archive as nobody."""
+        # Nobody may not be able to read Python's own modules, either.
+        codecs.lookup("unicode_escape")
         path = self.archive(events)
         out = self.folder / "out"
         out.mkdir(exist_ok=True)

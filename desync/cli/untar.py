@@ -66,6 +66,12 @@ DISK, GNU_TAR, PAX = "disk", "gnu-tar", "pax"
     help="take each uid and gid modulo this before it is shifted",
 )
 @flag("--delete", kind=BOOLEAN, help="remove what the target has and the archive doesn't")
+@flag(
+    "--seed-output",
+    kind=BOOLEAN,
+    default=True,
+    help="look in the target first for chunks that would have to be fetched from elsewhere",
+)
 @store_flags
 def untar(
     invocation: Invocation,
@@ -81,6 +87,7 @@ def untar(
     uid_shift: int,
     uid_range: int,
     delete: bool,
+    seed_output: bool,
 ) -> int | None:
     """
     Unpack a directory tree from an archive, or from the index and the chunks of one.
@@ -107,7 +114,8 @@ def untar(
 
     def unpack(output: TakesEvents) -> None:
         if index:
-            _unpack_index(invocation, archive, store, cache, output)
+            seed = target if seed_output and output_format == DISK else None
+            _unpack_index(invocation, archive, store, cache, output, seed)
         else:
             _unpack_archive(invocation, archive, output)
 
@@ -192,7 +200,12 @@ def _unpack_archive(invocation: Invocation, archive: str, output: TakesEvents) -
 
 
 def _unpack_index(
-    invocation: Invocation, location: str, store: list[str], cache: str | None, output: TakesEvents
+    invocation: Invocation,
+    location: str,
+    store: list[str],
+    cache: str | None,
+    output: TakesEvents,
+    seed: str | None,
 ) -> None:
     from desync.operations.untar import untar_index
     from desync.stores.opening import local_source
@@ -208,7 +221,18 @@ def _unpack_index(
     from .layered import Layered, run_layered
 
     async def work(session: Layered) -> None:
-        source = session.downloads(store, cache)
-        await untar_index(parsed, location, source, output, progress)
+        from desync.assembly.fetch import ChunkDownloads
+
+        source = session.source(store, cache)
+        if seed is not None:
+            from desync.operations.tree_seed import seed_of_tree
+
+            found = await seed_of_tree(seed, parsed, session.in_thread)
+            if found is not None:
+                from desync.stores.route import Route
+
+                source = Route([found, source])
+        downloads = ChunkDownloads(source, session.in_thread, invocation.concurrency)
+        await untar_index(parsed, location, downloads, output, progress)
 
     run_layered(invocation, work)
