@@ -133,6 +133,35 @@ class InterruptTests(InterruptCase):
         self.run_command(*arguments)
         self.assertEqual(self.read("out"), self.data)
 
+    def test_untar(self) -> None:
+        """However an untar ends, each file is the old or the complete new one, and complete."""
+        tree, out = self.folder / "tree", self.folder / "out"
+        tree.mkdir()
+        old, new = ({f"f{n}": sample(300_000, n + k) for n in range(12)} for k in (0, 100))
+        for name, data in new.items():
+            (tree / name).write_bytes(data)
+        store = self.store()
+        self.run_command("tar", "-i", "-s", store, self.path("x.caidx"), str(tree))
+        arguments = ("untar", "-i", "-s", store, self.path("x.caidx"), str(out))
+        self.assertEqual(self.interrupted(0, False, *arguments).code, 0)
+        for turn in range(ROUNDS):
+            shutil.rmtree(out)
+            out.mkdir()
+            for name in list(old)[::2]:
+                (out / name).write_bytes(old[name])
+            number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[turn % 3]
+            what = f"seed {self.seed}, turn {turn}, {number.name}"
+            outcome = self.interrupted(number, bool(turn % 2), *arguments)
+            self.check_outcome(outcome, number, what)
+            if number != signal.SIGKILL:
+                self.assertEqual(self.leftovers("out"), [], what)
+                for path in out.iterdir():
+                    self.assertIn(path.read_bytes(), (old[path.name], new[path.name]), what)
+            self.run_command(*arguments)
+            self.assertEqual(self.leftovers("out"), [], what)
+            found = {path.name: path.read_bytes() for path in out.iterdir()}
+            self.assertEqual(found, new, what)
+
 
 class ConcurrencyTests(CommandCase):
     """Commands that work on one store at the same time."""

@@ -23,6 +23,7 @@ from desync.formats.catar import AclEntry, Metadata
 from desync.formats.posix_acl import PosixAcl
 
 from . import inode_flags
+from .confined import node_at
 from .restoring import OwnerIds, Restoring, Shortfall
 
 PathOf: TypeAlias = Callable[[], str]
@@ -136,7 +137,7 @@ class Attributes:
 
         :param place: what :func:`.confined.open_place` gave.
         """
-        node = f"/proc/self/fd/{place}"
+        node = node_at(place)
         restored = self._set_owner(node, metadata, path, True)
         if has_acl or metadata[7:] != _NOTHING_MORE:
             self._set_more(node, metadata, path, new=not has_acl)

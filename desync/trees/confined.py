@@ -19,7 +19,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 DIRECTORY: Final = _DIRECTORY | os.O_NOFOLLOW
 """How a directory is opened: read, and no symbolic link followed."""
 
-_PLACE: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+_HAS_PLACES: Final = hasattr(os, "O_PATH")
+_PLACE: Final = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_root(path: str) -> tuple[int, bool]:
@@ -59,7 +60,7 @@ def open_directory(name: bytes, parent: int) -> int:
         try:
             if not stat.S_ISDIR(os.fstat(place).st_mode):
                 raise
-            os.chmod(f"/proc/self/fd/{place}", 0o700)
+            os.chmod(node_at(place), 0o700)
         finally:
             os.close(place)
     return os.open(name, DIRECTORY, dir_fd=parent)
@@ -70,10 +71,15 @@ def open_place(name: bytes, parent: int) -> int:
     Take hold of a node of any type without opening it: a device isn't started, a fifo isn't waited
     for.
 
-    :returns: a descriptor; ``/proc/self/fd/N`` is the node whatever happens to its name.
+    :returns: a descriptor, for :func:`node_at`.
     :raises OSError: if it isn't there.
     """
     return os.open(name, _PLACE, dir_fd=parent)
+
+
+def node_at(place: int) -> int | str:
+    """Give what calls take for the node of a place, whatever happens to its name."""
+    return f"/proc/self/fd/{place}" if _HAS_PLACES else place
 
 
 def remove(name: bytes, parent: int) -> None:

@@ -31,6 +31,11 @@ from . import confined
 from .attributes import Attributes
 from .restoring import Restoring, Shortfall
 
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None  # type: ignore[assignment]
+
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -210,6 +215,7 @@ class TreeWriter:
         """Make sure that a directory can be filled, and that nobody sees more than they may."""
         assert self._attributes is not None
         self._attributes.unlock(descriptor)
+        _remove_leftovers(descriptor)
         mode = stat.S_IMODE(found.st_mode)
         fitting = mode
         if self._restoring.permissions:
@@ -303,6 +309,7 @@ class TreeWriter:
         temporary = _TEMPORARY + secrets.token_hex(8).encode()
         self._file = os.open(temporary, _NEW, _PRIVATE, dir_fd=self._parent)
         self._temporary = temporary
+        _lock(self._file)
 
     def _payload(self, event: catar.Payload) -> None:
         data = event.data
@@ -475,3 +482,30 @@ class TreeWriter:
             self._attributes.unlock(old)
             os.close(old)
             confined.remove(name, self._parent)
+
+
+def _lock(descriptor: int) -> bool:
+    """Mark a file as one that is being written; say whether nobody else does."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_leftovers(directory: int) -> None:
+    """Remove the files that were being written when their writer was killed."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        leftovers = [
+            name for entry in entries if (name := os.fsencode(entry.name)).startswith(_TEMPORARY)
+        ]
+        for name in leftovers:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, _OLD, dir_fd=directory)
+                try:
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor):
+                        os.unlink(name, dir_fd=directory)
+                finally:
+                    os.close(descriptor)
