@@ -67,6 +67,7 @@ from .flags import (
     flag,
     single_store_flags,
     store_flags,
+    waiting_store_flags,
 )
 from .invocation import Invocation, Session
 from .table import COMMANDS
@@ -80,6 +81,7 @@ __all__ = [
     "flag",
     "single_store_flags",
     "store_flags",
+    "waiting_store_flags",
 ]
 
 

@@ -255,13 +255,18 @@ GLOBAL_FLAGS = (
     Flag(["--help", "-h", "show_help"], kind=BOOLEAN, help="show this help"),
 )
 
-CONCURRENCY = Flag(
-    ["--concurrency", "-n"],
-    kind=INTEGER,
-    default=DEFAULT_CONCURRENCY,
-    minimum=1,
-    help="how many chunks are worked on, or asked for, at once",
-)
+
+def _concurrency(default: int) -> Flag:
+    return Flag(
+        ["--concurrency", "-n"],
+        kind=INTEGER,
+        default=default,
+        minimum=1,
+        help="how many chunks are worked on, or asked for, at once",
+    )
+
+
+CONCURRENCY = _concurrency(DEFAULT_CONCURRENCY)
 STORE_FLAGS = (
     CONCURRENCY,
     Flag(["--client-cert"], help="certificate to show to TLS servers, PEM; needs --client-key"),
@@ -288,6 +293,9 @@ STORE_FLAGS = (
     ),
 )
 
+WAITING_CONCURRENCY = 64
+"""With 20 ms from a question to its answer, 3200 chunks a second: some 200 MB."""
+
 # casync puts these before the name of the command that it runs on a server.
 CASYNC_FLAGS = (
     Flag(["--log-level"], hidden=True),
@@ -303,6 +311,15 @@ def store_flags(function: Any) -> Any:
 def single_store_flags(function: Any) -> Any:
     """Declare the same but for those about caches, for a command that uses none."""
     return _declare(function, tuple(each for each in STORE_FLAGS if each.name != "cache_repair"))
+
+
+def waiting_store_flags(function: Any) -> Any:
+    """
+    Declare the same for a command that can have somebody wait for each single chunk: more are asked
+    for at once.
+    """
+    flags = [each for each in STORE_FLAGS if each is not CONCURRENCY]
+    return _declare(function, (_concurrency(WAITING_CONCURRENCY), *flags))
 
 
 def casync_flags(function: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from desync.errors import DesyncError, UsageError
 
-from .command import argument, command, flag, store_flags
+from .command import argument, command, flag, waiting_store_flags
 from .flags import INTEGER, STRINGS
 from .indexes import STANDARD, read_index
 from .invocation import Invocation
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @flag("--cor-state-save", help="where to save which chunks that file has, at the end and on SIGHUP")
 @flag("--cor-state-init", help="saved state whose chunks are read into a new file at once")
 @flag("--cor-init-n", kind=INTEGER, default=10, minimum=1, help="how many of them at a time")
-@store_flags
+@waiting_store_flags
 def mount_index(
     invocation: Invocation,
     index: str,
