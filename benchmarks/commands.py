@@ -92,6 +92,10 @@ class Party:
         """Print the ids in an index."""
         return None
 
+    def mount(self, index: str, store: str, folder: str) -> list[str] | None:
+        """Mount a file, until a signal comes."""
+        return None
+
     def tar(self, index: str, tree: str, store: str) -> list[str] | None:
         """Pack a directory into an index and a store."""
         return None
@@ -164,6 +168,9 @@ class Desync(Party):
 
     def untar(self, index: str, store: str, tree: str) -> list[str] | None:
         return self._command("untar", "-i", "-s", store, index, tree)
+
+    def mount(self, index: str, store: str, folder: str) -> list[str] | None:
+        return self._command("mount-index", "-s", store, index, folder)
 
     def list_chunks(self, index: str) -> list[str] | None:
         return [*self.program, "list-chunks", index]

@@ -7,7 +7,9 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from desync.chunking.digests import SHA512_256
@@ -30,11 +32,13 @@ class Task(NamedTuple):
     :ivar argv: the command line.
     :ivar folder: the run's own folder; what is in it is no longer needed after the check.
     :ivar check: raises :class:`WrongResult` unless the job is done.
+    :ivar wall: gives the seconds that count, where they aren't those of the whole command.
     """
 
     argv: list[str]
     folder: str
     check: Callable[[], None]
+    wall: Callable[[], float] | None = None
 
 
 class Job(NamedTuple):
@@ -221,6 +225,28 @@ def _untar(place: Place, party: Party) -> Task | None:
     return _task(party.untar(index, store, output), folder, check)
 
 
+def _mount(how: str, place: Place, party: Party) -> Task | None:
+    if not os.path.exists("/dev/fuse"):
+        return None
+    store, index = place.store(place.image())
+    folder = place.fresh()
+    mountpoint = os.path.join(folder, "mnt")
+    os.mkdir(mountpoint)
+    argv = party.mount(index, store, mountpoint)
+    if argv is None:
+        return None
+    name = os.path.basename(index).removesuffix(".caibx")
+    program = str(Path(__file__).with_name("mounted.py"))
+    took = os.path.join(folder, "took")
+    whole = [sys.executable, program, how, took, os.path.join(mountpoint, name), *argv]
+
+    def wall() -> float:
+        with open(took, encoding="ascii") as file:
+            return float(file.read())
+
+    return Task(whole, folder, _nothing_to_check, wall)
+
+
 def _help(place: Place, party: Party) -> Task | None:
     return _task(party.help(), place.fresh(), _nothing_to_check)
 
@@ -319,6 +345,19 @@ _ALL = (
         room=2,
     ),
     Job("cat", "cat to /dev/null", _cat, times_at_least=1.5, room=2),
+    Job(
+        "mount",
+        "dd of the whole file from a mount; the time is dd's",
+        lambda place, party: _mount("whole", place, party),
+        times_at_least=3,
+        room=2,
+    ),
+    Job(
+        "mount-random",
+        "5,000 reads of 4 KiB at random from a mount; the time is theirs",
+        lambda place, party: _mount("random", place, party),
+        room=2,
+    ),
     Job(
         "zeros",
         "make without a store, of a file of zeros as large as the image",

@@ -90,7 +90,10 @@ def _run(
     if sampled:
         figures.peak = done.peak
     else:
-        figures.wall.append(done.wall)
+        wall = done.wall
+        if task.wall is not None and not figures.failed:
+            wall = task.wall()
+        figures.wall.append(wall)
         figures.cpu.append(done.cpu)
     place.done(task.folder)
     return done

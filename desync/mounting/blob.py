@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .supply import Supply
 
 #: How many bytes of decoded chunks are kept, where nothing else is said.
-CACHE_SIZE: Final = 64 << 20
+CACHE_SIZE: Final = 48 << 20
 
 #: How far ahead of a stream chunks are fetched: at first, and at the most.
 _FIRST_WINDOW: Final = 512 << 10

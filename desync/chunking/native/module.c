@@ -565,6 +565,8 @@ static PyObject *py_keep_memory(PyObject *module, PyObject *unused)
     /* The first is the largest that glibc takes. */
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
+    /* What one thread frees another can use: otherwise each of a mount's threads keeps memory of its own. */
+    mallopt(M_ARENA_MAX, 2);
 #endif
     Py_RETURN_NONE;
 }
