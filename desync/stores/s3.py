@@ -74,6 +74,8 @@ _WRONG_REGION: Final = frozenset(
     {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 )
 _MOVED: Final = frozenset({301, 302, 307, 308})
+#: Answers that can't be about the wrong region.
+_CLEAR: Final = frozenset({200, 204, 206, 404, 416})
 
 #: How often a request follows the service to another place or region.
 _HOPS: Final = 3
@@ -285,7 +287,7 @@ class S3Bucket:
                     raise StoreError(self.location, str(error)) from None
                 await self._attempts.pause(made)
                 continue
-            if answer.status in good and answer.status not in _MOVED:
+            if answer.status in good and answer.status in _CLEAR:
                 return answer
             trouble = parse_error(answer.body)
             if hops < _HOPS and self._follow(trouble, answer):
