@@ -14,7 +14,7 @@ from desync.formats.stored import chunk_name
 from . import bad_chunks
 from .command_case import SIZES, CommandCase, sample
 from .command_line import Outcome, desync_process
-from .s3_peers import moto
+from .object_peers import moto
 
 
 class S3CommandTests(CommandCase):

@@ -28,7 +28,7 @@ from desync.testing.samples import sample_chunk, sample_chunks
 
 from .command_case import SIZES, CommandCase, sample
 from .command_line import desync_process
-from .s3_peers import radosgw
+from .object_peers import radosgw
 
 reactor: Any = default_reactor
 

@@ -18,7 +18,7 @@ from desync.testing.batch_contract import BatchContract
 from desync.testing.contract import RemoverContract, SourceContract, StoreContract, TargetContract
 from desync.testing.index_contract import IndexTargetContract
 
-from .s3_peers import moto
+from .object_peers import moto
 
 if TYPE_CHECKING:
     from desync.stores.object_chunks import ObjectChunkStore

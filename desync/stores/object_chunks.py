@@ -105,7 +105,7 @@ class ObjectChunkStore(KeyedChunkStore):
     async def _prune(self, keep: ChunkIds, min_age: float, dry_run: bool) -> Pruned:
         is_kept = membership(keep)
         kept = removed = removed_bytes = spared = spared_bytes = 0
-        doomed: list[str] = []
+        doomed: list[Listed] = []
         removing: Deferred[None] | None = None
 
         async def take(objects: list[Listed], now: float) -> None:
@@ -123,7 +123,7 @@ class ObjectChunkStore(KeyedChunkStore):
                     removed += 1
                     removed_bytes += one.size
                     if not dry_run:
-                        doomed.append(one.key)
+                        doomed.append(one)
             while len(doomed) >= REMOVED_AT_ONCE:
                 if removing is not None:
                     await removing

@@ -13,6 +13,7 @@ A web server has less: :class:`.keyed_chunks.KeyedChunkStore` needs :class:`IObj
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zope.interface import Attribute, Interface
@@ -30,6 +31,16 @@ CHUNK_TYPE: Final = "application/zstd"
 INDEX_TYPE: Final = "application/octet-stream"
 
 
+_SHOWN: Final = 200
+_UNSHOWN: Final = re.compile(r"[^\x20-\x7e]+")
+
+
+def shown(text: str) -> str:
+    """Make a service's words fit for a message: one short line without control characters."""
+    text = " ".join(_UNSHOWN.sub(" ", text).split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
 class ObjectMissing(Exception):
     """A bucket, which is there, doesn't have an object."""
 
@@ -41,11 +52,13 @@ class Listed(NamedTuple):
     :ivar key: its whole key.
     :ivar size: in bytes.
     :ivar modified: when it was written, in seconds since 1970 by the service's clock.
+    :ivar version: changes when it is written anew; empty if the service doesn't tell.
     """
 
     key: str
     size: int
     modified: float
+    version: str = ""
 
 
 class Page(NamedTuple):
@@ -103,8 +116,12 @@ class IBucket(IObjects):
     def remove(key: str) -> Deferred[None]:
         """Remove an object; one that isn't there is fine."""
 
-    def remove_many(keys: Sequence[str]) -> Deferred[None]:
-        """Remove at most :data:`REMOVED_AT_ONCE` objects; those that aren't there are fine."""
+    def remove_many(objects: Sequence[Listed]) -> Deferred[None]:
+        """
+        Remove at most :data:`REMOVED_AT_ONCE` objects; those that aren't there are fine.
+
+        One that has another version by now stays, where the service can tell.
+        """
 
     def list_page(prefix: str, token: str) -> Deferred[Page]:
         """

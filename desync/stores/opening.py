@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 REMOTE_OPENERS: dict[str, str] = {
     "http": "desync.stores.http:open_http",
     "https": "desync.stores.http:open_http",
+    "gs": "desync.stores.gcs:open_gcs",
     "s3+http": "desync.stores.s3:open_s3",
     "s3+https": "desync.stores.s3:open_s3",
 }
@@ -53,6 +54,7 @@ REMOTE_OPENERS: dict[str, str] = {
 REMOTE_INDEX_OPENERS: dict[str, str] = {
     "http": "desync.stores.http:open_http_indexes",
     "https": "desync.stores.http:open_http_indexes",
+    "gs": "desync.stores.gcs:open_gcs_indexes",
     "s3+http": "desync.stores.s3:open_s3_indexes",
     "s3+https": "desync.stores.s3:open_s3_indexes",
 }
@@ -60,6 +62,7 @@ REMOTE_INDEX_OPENERS: dict[str, str] = {
 # How often a request is made for an error-retry of 1 and more; schemes that aren't here don't
 # retry. Go desync counts attempts over HTTP, and retries elsewhere.
 _EXTRA_ATTEMPTS: Final = {
+    "gs": 1,
     "http": 0,
     "https": 0,
     "s3+http": 1,

@@ -13,7 +13,6 @@ import hashlib
 import time
 from base64 import b64encode
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -24,7 +23,7 @@ from desync.errors import StoreError, StoreRefused
 from .attempts import Attempts
 from .object_chunks import ObjectChunkStore, open_chunks
 from .object_indexes import ObjectIndexStore
-from .objects import IBucket, ObjectMissing, ObjectTooLarge
+from .objects import IBucket, ObjectMissing, ObjectTooLarge, shown
 from .s3_answers import (
     LIST_LIMIT,
     Malformed,
@@ -33,13 +32,12 @@ from .s3_answers import (
     parse_page,
     parse_removal,
     removal,
-    shown,
 )
 from .s3_credentials import Credentials
 from .s3_places import parse_place
 from .s3_signing import EMPTY, Keys, Signer
 from .threads import StoreThreads
-from .web import ERROR_LIMIT, Answer, AnswerTooLarge, Web, WebError
+from .web import ERROR_LIMIT, Answer, AnswerTooLarge, Web, WebError, retry_after, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from desync.options import StoreOptions
 
     from .location import Location
-    from .objects import Page
+    from .objects import Listed, Page
     from .s3_places import Place
     from .threads import Threads
 
@@ -190,9 +188,9 @@ class S3Bucket:
         with suppress(ObjectMissing):
             await self._request("DELETE", key, good=(200, 204))
 
-    def remove_many(self, keys: Sequence[str]) -> Deferred[None]:
+    def remove_many(self, objects: Sequence[Listed]) -> Deferred[None]:
         """See :meth:`.objects.IBucket.remove_many`."""
-        return Deferred.fromCoroutine(self._remove_many(keys))
+        return Deferred.fromCoroutine(self._remove_many([one.key for one in objects]))
 
     async def _remove_many(self, keys: Sequence[str]) -> None:
         made = 0
@@ -238,7 +236,7 @@ class S3Bucket:
             page = parse_page(answer.body)
         except Malformed as error:
             raise self._nonsense(error, answer) from None
-        return page._replace(now=_time_of(answer))
+        return page._replace(now=time_of(answer))
 
     def close(self) -> Deferred[None]:
         """See :meth:`.objects.IBucket.close`."""
@@ -307,7 +305,7 @@ class S3Bucket:
             slow_down = trouble.code in _SLOW_DOWN or answer.status in (429, 503)
             if not self._attempts.more(made, slow_down=slow_down):
                 raise StoreError(self.location, self._say(trouble, answer))
-            await self._attempts.pause(made, _retry_after(answer))
+            await self._attempts.pause(made, retry_after(answer))
 
     async def _send(
         self,
@@ -353,7 +351,7 @@ class S3Bucket:
 
     def _adjust(self, answer: Answer) -> bool:
         """Learn the service's clock; tells whether it told."""
-        now = _time_of(answer)
+        now = time_of(answer)
         if now is None:
             return False
         self._skew = now - time.time()
@@ -391,18 +389,6 @@ def _request_of(trouble: Trouble, answer: Answer, before: str = " (", after: str
     """Name the request as the service does, for whoever runs it."""
     name = shown(answer.header("x-amz-request-id")) or trouble.request_id
     return f"{before}request {name}{after}" if name else ""
-
-
-def _time_of(answer: Answer) -> float | None:
-    try:
-        return parsedate_to_datetime(answer.header("date")).timestamp()
-    except (TypeError, ValueError):
-        return None
-
-
-def _retry_after(answer: Answer) -> float:
-    text = answer.header("retry-after")
-    return float(text) if text.isdecimal() and len(text) < 5 else 0.0
 
 
 def _open(location: Location, options: StoreOptions, reactor: Any) -> tuple[S3Bucket, str]:

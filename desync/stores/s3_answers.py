@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from .objects import Listed, Page
+from .objects import Listed, Page, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 #: Bytes that the answers to a listing and a removal may have. A page has a thousand keys of at most
 #: 1024 bytes, which may be escaped.
 LIST_LIMIT: Final = 16 << 20
-
-_SHOWN: Final = 200
-_UNSHOWN: Final = re.compile(r"[^\x20-\x7e]+")
 
 
 class Malformed(ValueError):
@@ -126,12 +122,6 @@ def parse_removal(body: bytes) -> dict[str, Trouble]:
                 shown(found.get("Code", "")), shown(found.get("Message", ""))
             )
     return failed
-
-
-def shown(text: str) -> str:
-    """Make a service's words fit for a message: one short line without control characters."""
-    text = " ".join(_UNSHOWN.sub(" ", text).split())
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _parse(body: bytes) -> ElementTree.Element:

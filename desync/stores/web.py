@@ -9,6 +9,7 @@ Twisted's connection pool bounds the idle connections only, so requests take tur
 from __future__ import annotations
 
 import os
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from OpenSSL import SSL
@@ -65,6 +66,20 @@ class Answer(NamedTuple):
         """Give the value of a header; empty if there is none."""
         values = self.headers.getRawHeaders(name)
         return values[0] if values else ""
+
+
+def time_of(answer: Answer) -> float | None:
+    """Say what time it was at the service, in seconds since 1970; None if it doesn't tell."""
+    try:
+        return parsedate_to_datetime(answer.header("date")).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def retry_after(answer: Answer) -> float:
+    """Say how many seconds the service asks to wait; 0 if it doesn't."""
+    text = answer.header("retry-after")
+    return float(text) if text.isdecimal() and len(text) < 5 else 0.0
 
 
 class Web:

@@ -1,6 +1,6 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""S3 services for tests, and a plain client to look into them behind a store's back."""
+"""Object stores for tests, and a plain client to look into them behind a store's back."""
 
 from __future__ import annotations
 
@@ -103,6 +103,25 @@ def radosgw() -> Service:
     for name in "ceph-mon", "ceph-osd", "radosgw":
         peer(name)
     return Service(f"127.0.0.1:{_start('tests.radosgw_server')}", ACCESS_KEY, SECRET_KEY)
+
+
+@functools.cache
+def gcs_emulator() -> tuple[str, str]:
+    """Start an emulator of Google Cloud Storage; gives its host and port, and a bucket in it."""
+    netloc = f"127.0.0.1:{_start('tests.gcs_emulator')}"
+    host, _, port = netloc.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.request(
+        "POST",
+        "/storage/v1/b?project=p",
+        b'{"name": "bucket"}',
+        {"Content-Type": "application/json"},
+    )
+    status = connection.getresponse().status
+    connection.close()
+    if status != 200:
+        raise RuntimeError(f"no bucket: {status}")
+    return netloc, "bucket"
 
 
 # Their standard input is open as long as this process lives.
