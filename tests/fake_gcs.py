@@ -136,6 +136,8 @@ class FakeGCS(Resource):
         return json.dumps(answer).encode()
 
     def _give_token(self, request: Any) -> bytes:
+        # Whoever gets tokens keeps no connection.
+        request.setHeader(b"connection", b"close")
         asked = parse_qs(request.content.read().decode())
         claims = asked["assertion"][0].split(".")[1]
         claims += "=" * (-len(claims) % 4)

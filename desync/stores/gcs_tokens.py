@@ -103,11 +103,12 @@ def _refresh(credentials: Any, location: str) -> Any:
     import urllib3
 
     transport: Any = google.auth.transport.urllib3
-    request = transport.Request(urllib3.PoolManager())
     try:
-        if credentials is None:
-            credentials, _ = google.auth.default(scopes=[_SCOPE], request=request)
-        credentials.refresh(request)
+        with urllib3.PoolManager() as pool:
+            request = transport.Request(pool)
+            if credentials is None:
+                credentials, _ = google.auth.default(scopes=[_SCOPE], request=request)
+            credentials.refresh(request)
     except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as error:
         what = error.args[0] if error.args else error
         why = " ".join(str(what).split()) or type(error).__name__
