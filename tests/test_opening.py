@@ -139,8 +139,8 @@ class OpenTests(TestCase):
             for chunk in self.chunks[number::3]:
                 LocalFiles(path).put_chunk(chunk)
         self.opened: list[Location] = []
-        self.patch(opening, "REMOTE_OPENERS", {"gs": f"{__name__}:open_memory"})
-        self.remote = ScriptedStore(MemoryStore(self.chunks, location="gs://bucket"))
+        self.patch(opening, "REMOTE_OPENERS", {"sftp": f"{__name__}:open_memory"})
+        self.remote = ScriptedStore(MemoryStore(self.chunks, location="sftp://host/bucket"))
         remotes.append(self.remote)
         self.addCleanup(remotes.clear)
 
@@ -198,7 +198,7 @@ class OpenTests(TestCase):
 
     async def test_remote(self) -> None:
         """A scheme that is known is opened by its module, with its options."""
-        store = open_source(["GS://bucket"], defaults, self.reactor)
+        store = open_source(["SFTP://host/bucket"], defaults, self.reactor)
         self.assertIs(store, self.remote)
         self.assertEqual(await self.fetch(store), 20)
         await store.close()
@@ -240,16 +240,16 @@ class OpenTests(TestCase):
     def test_read_only(self) -> None:
         """A store that can't be written to is no target and no cache, and is closed again."""
         remotes[0] = self.remote = ReadOnly(MemoryStore())
-        error = self.assertRaises(UsageError, open_target, "gs://bucket", defaults, self.reactor)
-        self.assertEqual(str(error), "store 'gs://bucket' does not support writing")
+        error = self.assertRaises(UsageError, open_target, "sftp://host/bucket", defaults, self.reactor)
+        self.assertEqual(str(error), "store 'sftp://host/bucket' does not support writing")
         self.assertEqual(self.remote.closed, 1)
         self.assertRaises(
-            UsageError, open_source, self.paths, defaults, self.reactor, cache="gs://bucket"
+            UsageError, open_source, self.paths, defaults, self.reactor, cache="sftp://host/bucket"
         )
 
     def test_closed_on_error(self) -> None:
         """If one store can't be opened, those that were are closed."""
-        locations = ["gs://bucket", "/does/not/exist"]
+        locations = ["sftp://host/bucket", "/does/not/exist"]
         self.assertRaises(StoreError, open_source, locations, defaults, self.reactor)
         self.assertEqual(self.remote.closed, 1)
 
