@@ -240,7 +240,9 @@ class OpenTests(TestCase):
     def test_read_only(self) -> None:
         """A store that can't be written to is no target and no cache, and is closed again."""
         remotes[0] = self.remote = ReadOnly(MemoryStore())
-        error = self.assertRaises(UsageError, open_target, "sftp://host/bucket", defaults, self.reactor)
+        error = self.assertRaises(
+            UsageError, open_target, "sftp://host/bucket", defaults, self.reactor
+        )
         self.assertEqual(str(error), "store 'sftp://host/bucket' does not support writing")
         self.assertEqual(self.remote.closed, 1)
         self.assertRaises(
