@@ -24,6 +24,7 @@ from desync.formats.posix_acl import PosixAcl
 
 from . import inode_flags
 from .confined import node_at
+from .file_systems import WITH_SUBVOLUMES, get_subvolume, set_subvolume_read_only
 from .restoring import OwnerIds, Restoring, Shortfall
 
 PathOf: TypeAlias = Callable[[], str]
@@ -72,7 +73,8 @@ class Attributes:
         self._projects = restoring.owner and bool(flags & feature.WITH_QUOTA_PROJID)
         self._chattr = flags & inode_flags.CHATTR_BITS
         self._fat = flags & inode_flags.FAT_BITS
-        self._more_flags = bool(self._chattr | self._fat) or self._projects
+        self._subvolumes = flags & WITH_SUBVOLUMES
+        self._more_flags = bool(self._chattr | self._fat | self._subvolumes) or self._projects
 
     def for_new_file(
         self, descriptor: int, metadata: Metadata, path: PathOf, has_acl: bool
@@ -95,6 +97,19 @@ class Attributes:
             self._shortfall.fail(path(), "set its mode", error)
         if self._times:
             self._set_time(descriptor, metadata.mtime, path)
+
+    def before_content(self, descriptor: int, metadata: Metadata, path: PathOf) -> None:
+        """Give an empty file the attributes that don't count any more when it has content."""
+        early = self._chattr & inode_flags.EARLY
+        if metadata.flags & early:
+            try:
+                inode_flags.set_chattr(descriptor, metadata.flags, early)
+            except OSError as error:
+                self._shortfall.fail(path(), "set its attributes", error)
+
+    def is_subvolume(self, metadata: Metadata) -> bool:
+        """Tell whether a directory is to be a subvolume."""
+        return bool(self._subvolumes & metadata.flags & feature.WITH_SUBVOLUME)
 
     def lock(self, descriptor: int, metadata: Metadata, path: PathOf) -> None:
         """Give a new file or directory, when it has its name, what can keep it from changes."""
@@ -162,14 +177,16 @@ class Attributes:
                 self._shortfall.fail(path(), "set its owner", error)
         elif self._has_owners:
             self._count_owner(metadata)
-        if metadata.xattrs and self._xattrs:
-            # There is no call for xattrs that takes a directory and a name.
-            link = os.path.join(f"/proc/self/fd/{parent}".encode(), name)
-            for key, value in metadata.xattrs:
-                try:
-                    _set_xattr(link, os.fsdecode(key), value, follow=False)
-                except OSError as error:
-                    self._shortfall.fail(path(), f"set its xattr {os.fsdecode(key)}", error)
+        wanted = {os.fsdecode(key): value for key, value in metadata.xattrs if self._xattrs}
+        if self._selinux and metadata.selinux is not None:
+            wanted[_SELINUX_XATTR] = metadata.selinux
+        # There is no call for xattrs that takes a directory and a name.
+        link = os.path.join(f"/proc/self/fd/{parent}".encode(), name) if wanted else b""
+        for key, value in wanted.items():
+            try:
+                _set_xattr(link, key, value, follow=False)
+            except OSError as error:
+                self._shortfall.fail(path(), f"set its {_NAMES.get(key, f'xattr {key}')}", error)
         if self._times and not (self.go and not metadata.mtime):
             times = (metadata.mtime, metadata.mtime)
             try:
@@ -186,6 +203,8 @@ class Attributes:
         try:
             if inode_flags.get_chattr(descriptor) & inode_flags.LOCKING:
                 inode_flags.set_chattr(descriptor, 0, inode_flags.LOCKING)
+            if self._subvolumes and get_subvolume(descriptor, os.fstat(descriptor).st_ino):
+                set_subvolume_read_only(descriptor, False)
         except OSError:
             pass  # What needs it fails, and says so.
 
@@ -369,6 +388,9 @@ class Attributes:
         try:
             inode_flags.set_fat(descriptor, metadata.flags, self._fat)
             inode_flags.set_chattr(descriptor, metadata.flags, self._chattr)
+            read_only = self._subvolumes & metadata.flags & feature.WITH_SUBVOLUME_RO
+            if read_only and get_subvolume(descriptor, os.fstat(descriptor).st_ino):
+                set_subvolume_read_only(descriptor, True)
         except OSError as error:
             self._shortfall.fail(path(), "set its attributes", error)
 

@@ -19,6 +19,9 @@ from .inode_flags import AVAILABLE
 WITH_SUBVOLUMES: Final = feature.WITH_SUBVOLUME | feature.WITH_SUBVOLUME_RO
 
 _GET_SUBVOLUME_FLAGS: Final = 0x80089419
+_SET_SUBVOLUME_FLAGS: Final = 0x4008941A
+_CREATE_SUBVOLUME: Final = 0x5000940E
+_SUBVOLUME_ARGUMENTS: Final = struct.Struct("=q4088s")
 _SUBVOLUME_READ_ONLY: Final = 0x2
 
 #: The inode number of the root of every subvolume.
@@ -42,6 +45,43 @@ def get_subvolume(descriptor: int, inode: int) -> int:
     (flags,) = struct.unpack("=Q", found)
     read_only = feature.WITH_SUBVOLUME_RO if flags & _SUBVOLUME_READ_ONLY else 0
     return feature.WITH_SUBVOLUME | read_only
+
+
+def make_subvolume(name: bytes, parent: int) -> bool:
+    """
+    Make a subvolume.
+
+    :param parent: the directory that it is to be in.
+    :returns: False if the file system has none.
+    :raises OSError: if it can't be made.
+    """
+    if not AVAILABLE:
+        return False
+    import fcntl
+
+    try:
+        # Python takes only short arguments that it has to copy.
+        arguments = bytearray(_SUBVOLUME_ARGUMENTS.pack(0, name))
+        fcntl.ioctl(parent, _CREATE_SUBVOLUME, arguments)
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return False
+        raise
+    return True
+
+
+def set_subvolume_read_only(descriptor: int, read_only: bool) -> None:
+    """
+    Let a subvolume be changed, or not.
+
+    :raises OSError: if that can't be set.
+    """
+    import fcntl
+
+    (flags,) = struct.unpack("=Q", fcntl.ioctl(descriptor, _GET_SUBVOLUME_FLAGS, bytes(8)))
+    wanted = flags & ~_SUBVOLUME_READ_ONLY | (_SUBVOLUME_READ_ONLY if read_only else 0)
+    if wanted != flags:
+        fcntl.ioctl(descriptor, _SET_SUBVOLUME_FLAGS, struct.pack("=Q", wanted))
 
 
 def mounted() -> dict[int, str]:

@@ -63,6 +63,10 @@ FAT_BITS: Final = sum(FAT)
 LOCKING: Final = feature.WITH_FLAG_IMMUTABLE | feature.WITH_FLAG_APPEND
 
 
+#: Those that say how a file's content is to be kept when it is written.
+EARLY: Final = feature.WITH_FLAG_NOCOW | feature.WITH_FLAG_COMPR | feature.WITH_FLAG_NOCOMP
+
+
 def get_chattr(descriptor: int) -> int:
     """
     Give the attributes of an open file or directory, as bits of the feature flags.

@@ -29,6 +29,7 @@ from desync.formats.catar import Metadata
 
 from . import confined
 from .attributes import Attributes
+from .file_systems import make_subvolume
 from .restoring import Restoring, Shortfall
 
 try:
@@ -175,7 +176,7 @@ class TreeWriter:
             descriptor, made = confined.open_root(self.target)
         else:
             self._note(name)
-            descriptor, made = self._make_directory(name)
+            descriptor, made = self._make_directory(name, metadata)
         try:
             found = None if made else os.fstat(descriptor)
             has_acl = self._has_acl
@@ -198,18 +199,26 @@ class TreeWriter:
         self._has_acl = directory.has_acl
         self._seen = directory.seen
 
-    def _make_directory(self, name: bytes) -> tuple[int, bool]:
+    def _make_directory(self, name: bytes, metadata: Metadata) -> tuple[int, bool]:
         parent = self._parent
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-            return os.open(name, confined.DIRECTORY, dir_fd=parent), True
+            return self._mkdir(name, metadata), True
         except FileExistsError:
             pass
         if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
             return confined.open_directory(name, parent), False
         self._clear(name)
+        return self._mkdir(name, metadata), True
+
+    def _mkdir(self, name: bytes, metadata: Metadata) -> int:
+        assert self._attributes is not None
+        parent = self._parent
+        if self._attributes.is_subvolume(metadata) and make_subvolume(name, parent):
+            descriptor = os.open(name, confined.DIRECTORY, dir_fd=parent)
+            os.fchmod(descriptor, 0o700)
+            return descriptor
         os.mkdir(name, 0o700, dir_fd=parent)
-        return os.open(name, confined.DIRECTORY, dir_fd=parent), True
+        return os.open(name, confined.DIRECTORY, dir_fd=parent)
 
     def _prepare_old(self, descriptor: int, found: os.stat_result, metadata: Metadata) -> None:
         """Make sure that a directory can be filled, and that nobody sees more than they may."""
@@ -286,6 +295,9 @@ class TreeWriter:
             self._file = os.open(name, _NEW, _PRIVATE, dir_fd=self._parent)
         except FileExistsError:
             self._begin_beside(name, size)
+        if metadata.flags and self._file >= 0:
+            assert self._attributes is not None
+            self._attributes.before_content(self._file, metadata, self._path)
         if not size:
             self._end_file()
 
