@@ -147,6 +147,13 @@ class IndexTests(UntarCase):
         outcome = run_process("untar", "-i", "-s", store, "-c", cache, index, self.path("again"))
         self.assertEqual((0, ""), (outcome.code, outcome.err))
 
+    def test_without_flag(self) -> None:
+        """A file that begins as an index does is taken for one."""
+        index, store = self.chunked(self.events())
+        self.run_command("untar", "-s", store, index, self.path("out"))
+        self.assert_unpacked()
+        self.assert_error(command_line.desync("untar", index, self.path("out")), "-i", "-s")
+
     def test_missing_chunk(self) -> None:
         """A missing chunk is named; no file is left that isn't complete."""
         index, store = self.chunked(self.events())

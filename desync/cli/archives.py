@@ -8,6 +8,7 @@ made of a directory.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,20 @@ def archive_flags(function: Any) -> Any:
     return function
 
 
+def begins_as_index(location: str) -> bool:
+    """Tell whether what the user named is a local file that begins as an index does."""
+    if location == STANDARD or not is_local_index(location):
+        return False
+    try:
+        found = os.stat(location)
+        if not found.st_size or not stat.S_ISREG(found.st_mode):
+            return False
+        with open(location, "rb", buffering=0) as file:
+            return file.read(16) == _INDEX_BEGIN
+    except OSError:
+        return False
+
+
 class Archive:
     """
     Reads an archive, whatever it is in.
@@ -69,7 +84,7 @@ class Archive:
         self.is_directory = location != STANDARD and os.path.isdir(location)
         if flags["index"] and self.is_directory:
             raise UsageError("-i can't be used with input directory")
-        self._index = flags["index"] or self._begins_as_index()
+        self._index = flags["index"] or begins_as_index(location)
         if self._index and not self._store:
             raise UsageError("-i requires at least one store (-s <location>)")
         if not self._index and (self._store or self._cache):
@@ -80,18 +95,6 @@ class Archive:
             flags = {**flags, "features": ["all"]}
         self.packing: Packing | None = packing_of(invocation, flags) if self.is_directory else None
         self.name = STANDARD_INPUT if location == STANDARD else location
-
-    def _begins_as_index(self) -> bool:
-        if self.is_directory or self._location == STANDARD or not is_local_index(self._location):
-            return False
-        try:
-            found = os.stat(self._location)
-            if not found.st_size:
-                return False
-            with open(self._location, "rb", buffering=0) as file:
-                return os.path.isfile(self._location) and file.read(16) == _INDEX_BEGIN
-        except OSError:
-            return False
 
     def read(self, write: Callable[[memoryview], object]) -> None:
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from desync.errors import DesyncError, FileError, UsageError
 
+from .archives import begins_as_index
 from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN, STRINGS
 from .indexes import read_index
@@ -59,6 +60,7 @@ def mount(
     archive's; devices are shown, and can't be used. It is mounted until SIGINT or SIGTERM, or until
     somebody unmounts it.
     """
+    index = index or begins_as_index(archive)
     if index and not store and store_file is None:
         raise UsageError("-i requires at least one store (-s <location>)")
     if not index and (store or cache or store_file is not None):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from desync.errors import FileError, UsageError
 from desync.running import run
 
+from .archives import begins_as_index
 from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN, INTEGER, STRINGS, choice
 from .indexes import STANDARD, read_index
@@ -99,6 +100,7 @@ def untar(
     Who isn't root gets all files, and a line that says so if they belonged to others. Whatever else
     can't be restored is named, and makes the exit code 1.
     """
+    index = index or begins_as_index(archive)
     if index and not store:
         raise UsageError("-i requires at least one store (-s <location>)")
     if not index and (store or cache):
