@@ -82,7 +82,7 @@ def read_content(content: FileContent, descriptor: int, offset: int, view: memor
     try:
         filled = 0
         while filled < len(view):
-            got = os.preadv(descriptor, [view[filled:]], offset + filled)
+            got = _read_at(descriptor, view[filled:], offset + filled)
             if not got:
                 raise InputChanged(
                     shown(content.path),
@@ -99,6 +99,15 @@ def read_content(content: FileContent, descriptor: int, offset: int, view: memor
         raise InputChanged(shown(content.path), "it changed while it was being read")
     if not stat.S_ISREG(found.st_mode):
         raise FileError(shown(content.path), "it isn't a regular file")
+
+
+def _read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], offset)
+    # Not every system has it: a copy more.
+    data = os.pread(descriptor, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
 
 
 #: Bytes that are read or gathered before they are written.
