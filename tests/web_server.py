@@ -90,11 +90,16 @@ Script = Callable[["Peer", bytes], None]
 
 
 class Peer(Protocol):
-    """A connection of :class:`ScriptedServer`: it hands each request's head to the script."""
+    """
+    A connection of :class:`ScriptedServer`: it hands each request's head to the script.
+
+    :ivar body: of the request.
+    """
 
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
         self._received = b""
+        self.body = b""
 
     def connectionMade(self) -> None:  # noqa: N802
         self._server.peers.append(self)
@@ -109,7 +114,7 @@ class Peer(Protocol):
                     length = int(line.split(b":")[1])
             if len(rest) < length:
                 return
-            self._received = rest[length:]
+            self.body, self._received = rest[:length], rest[length:]
             self._server.requests.append(head)
             self._server.script(self, head)
 

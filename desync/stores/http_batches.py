@@ -221,6 +221,8 @@ class BatchClient:
             raise self._failure(error) from None
         self._judge(answer, IDS_TYPE)
         body = answer.body
+        if len(body) % ID_SIZE:
+            raise self._failure(RemoteProtocolError("an answer that ends within an id"))
         lacking = [body[at : at + ID_SIZE] for at in range(0, len(body), ID_SIZE)]
         if not set(ids).issuperset(lacking):
             raise self._failure(RemoteProtocolError("ids that nobody asked about"))
@@ -255,7 +257,7 @@ class _ChunkExchange(Exchange):
     def data(self, data: bytes) -> None:
         for message in self._reader.feed(data):
             if self._complete:
-                raise RemoteProtocolError("something follows the goodbye")
+                raise RemoteProtocolError("something comes after the goodbye")
             if isinstance(message, ChunkData):
                 self._answered(message.chunk_id)
                 extension = ".cacnk" if message.compressed else ""

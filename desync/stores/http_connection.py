@@ -106,6 +106,7 @@ class Connection(Protocol):
         self._exchange: Exchange | None = None
         self._parser: ResponseParser | None = None
         self._touched = False
+        self._paused = False
         self._timer: IDelayedCall | None = None
         self.used = False
         self.alive = False
@@ -184,6 +185,8 @@ class Connection(Protocol):
     def _finish(self, exchange: Exchange, *, reusable: bool) -> None:
         self._exchange = self._parser = None
         exchange.connection = None
+        # The end may have come with what was too much.
+        self.resume()
         self.used = True
         if reusable and self.alive:
             self._owner.free(self)
@@ -220,12 +223,14 @@ class Connection(Protocol):
     def pause(self) -> None:
         """Read nothing for now; the time that this takes isn't the server's."""
         if self.alive and self._exchange is not None:
+            self._paused = True
             self._limit_time(None)
             self.transport.pauseProducing()  # type: ignore[union-attr]
 
     def resume(self) -> None:
         """Read on."""
-        if self.alive and self._exchange is not None:
+        if self.alive and self._paused:
+            self._paused = False
             self._limit_time(self._owner.timeout)
             self.transport.resumeProducing()  # type: ignore[union-attr]
 
