@@ -190,6 +190,37 @@ class BarsTests(SynchronousTestCase):
         self.assertIn("world", lines)
 
 
+class SizesTests(SynchronousTestCase):
+    """What a rebuild says beside how far it has got: bytes that were reused and fetched."""
+
+    def test_json(self) -> None:
+        """Lines of JSON have them as numbers, those of other phases don't."""
+        stream = io.StringIO()
+        progress = JsonLines(stream, Clock())
+        with progress.start("Assembling", 4) as tracker:
+            tracker.sizes.update(reused=5000, fetched=70)
+        with progress.start("Storing", 4):
+            pass
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        self.assertEqual((lines[1]["bytes-reused"], lines[1]["bytes-fetched"]), (5000, 70))
+        self.assertNotIn("bytes-reused", lines[-1])
+
+    def test_bar(self) -> None:
+        """A bar has them in its line."""
+        stream = Terminal()
+        with Bars(stream).start("Assembling", 4) as tracker:
+            tracker.sizes.update(reused=5 << 20, fetched=7 << 10)
+            tracker.add(4)
+        self.assertIn("5.00MB reused, 7.00kB fetched", stream.getvalue())
+
+    def test_lines(self) -> None:
+        """Lines for scripts of Go desync stay as those scripts know them."""
+        stream = io.StringIO()
+        with Lines(stream, Clock()).start("Assembling", 4) as tracker:
+            tracker.sizes.update(reused=5000)
+        self.assertEqual(stream.getvalue().splitlines()[-1], "Assembling  100.00% 0s")
+
+
 class ChooseTests(SynchronousTestCase):
     """Which progress there is."""
 
