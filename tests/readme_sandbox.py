@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -110,13 +111,13 @@ class Running:
             time.sleep(0.02)
 
     def end(self) -> Result:
-        """End it as a service manager does."""
+        """End it, and what it has started, as a service manager does."""
         if self.process.poll() is None:
-            self.process.terminate()
+            os.killpg(self.process.pid, signal.SIGTERM)
         try:
             out, err = self.process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
             out, err = self.process.communicate()
         return Result(self.process.returncode, out.decode(), err.decode())
 
@@ -173,11 +174,11 @@ class Sandbox:
 
     def start(self, commands: str) -> Running:
         """
-        Start an example that runs until it is ended: what its shell becomes.
+        Start an example that runs until it is ended: what its shell becomes, or waits for.
 
         :param commands: one command, or lines of which the last begins with ``exec``.
         """
-        if "\n" not in commands.strip():
+        if "\n" not in commands.strip() and "|" not in commands:
             commands = f"exec {commands}"
         return Running(
             subprocess.Popen(
@@ -187,6 +188,7 @@ class Sandbox:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         )
 
@@ -264,11 +266,22 @@ def has_index(name: str, of: str) -> Given:
     )
 
 
+def has_index_of_index(name: str, store: str, of: str) -> Given:
+    """There is an index of the index of a file, whose chunks are in a store."""
+
+    def make(sandbox: Sandbox) -> None:
+        sandbox.index_of(of)
+        index = f"{sandbox._originals / os.path.basename(of)}.index"
+        _succeed("make", "-s", str(sandbox.path(store)), str(sandbox.path(name)), index)
+
+    return make
+
+
 def has_store(store: str, *of: str) -> Given:
     """There is a store with the chunks of some files."""
 
     def make(sandbox: Sandbox) -> None:
-        sandbox.path(store).mkdir()
+        sandbox.path(store).mkdir(exist_ok=True)
         for name in of:
             sandbox.fill_store(store, name)
 
@@ -323,16 +336,51 @@ def is_rebuilt(name: str, of: str | None = None) -> Then:
     return check
 
 
-def mounts(place: str, name: str) -> While:
-    """A file appears where something is mounted, with the content that it should have."""
+def mounts(place: str, of: str, name: str | None = None) -> While:
+    """
+    A file appears where something is mounted, with the content that it should have.
+
+    :param name: the file's, if it isn't that of what it has the content of.
+    """
+
+    def check(sandbox: Sandbox, running: Running) -> None:
+        path = sandbox.path(place) / (name or of)
+        running.wait_until(path.exists)
+        if path.read_bytes() != sandbox.original(of):
+            raise WrongOutcome(f"{path} isn't what it was made of")
+
+    return check
+
+
+def cannot_be_read(place: str, name: str) -> While:
+    """A file appears where something is mounted, and reading it fails."""
 
     def check(sandbox: Sandbox, running: Running) -> None:
         path = sandbox.path(place) / name
         running.wait_until(path.exists)
-        if path.read_bytes() != sandbox.original(name):
-            raise WrongOutcome(f"{name} isn't what it was made of")
+        try:
+            path.read_bytes()
+        except OSError:
+            return
+        raise WrongOutcome(f"{path} can be read")
 
     return check
+
+
+def has_changed(name: str, text: str) -> While:
+    """A file is changed, and the program told so with SIGHUP, which it says something about."""
+
+    def change(sandbox: Sandbox, running: Running) -> None:
+        has_text(name, text)(sandbox)
+        # Not with killall, which would tell all programs of that name on this machine.
+        running.process.send_signal(signal.SIGHUP)
+        assert running.process.stderr is not None
+        for line in running.process.stderr:
+            if line.startswith(b"reloaded"):
+                return
+        raise WrongOutcome(f"it has ended: {running.end()}")
+
+    return change
 
 
 def is_unmounted(place: str) -> Then:

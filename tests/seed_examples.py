@@ -10,6 +10,7 @@ switches their feature on adds that.
 from __future__ import annotations
 
 import json
+import signal
 from typing import NamedTuple
 
 from tests.readme_sandbox import (
@@ -19,13 +20,16 @@ from tests.readme_sandbox import (
     all_is_old,
     becomes_tar,
     begins_with,
+    cannot_be_read,
     describes,
     has_archive,
     has_bad_chunk,
     has_block_device,
+    has_changed,
     has_file,
     has_folder_for,
     has_index,
+    has_index_of_index,
     has_store,
     has_tar,
     has_text,
@@ -60,7 +64,7 @@ FEATURES = {
     "in-place": True,
     "index-server": False,
     "mount": True,
-    "reload": False,
+    "reload": True,
     "s3": False,
     "seeds": True,
     "sftp": False,
@@ -238,6 +242,13 @@ _BEFORE_THE_EXAMPLES = (
         "desync mount-index -s http://chunk.store/store http://index.store/myindex.caibx"
         " /mnt/image",
         needs=("mount", "http"),
+        given=(
+            has_store("http://chunk.store/store", "myindex"),
+            has_index("http://index.store/myindex.caibx", "myindex"),
+            has_store("/mnt/image"),
+        ),
+        meanwhile=(mounts("/mnt/image", "myindex"),),
+        then=(is_unmounted("/mnt/image"), prints_nothing),
         section="Remote indexes",
     ),
     Example(
@@ -734,6 +745,17 @@ client# desync make -s /some/store http://192.168.1.1:8080/file.vmdk.caibx file.
         "desync cat -s http://192.168.1.1/store http://192.168.1.2/small.caibx |"
         " desync mount-index -s http://192.168.1.1/store - /mnt/point",
         needs=("mount", "http"),
+        given=(
+            has_store("http://192.168.1.1/store", "blob"),
+            has_index_of_index(
+                "http://192.168.1.2/small.caibx", "http://192.168.1.1/store", "blob"
+            ),
+            has_store("/mnt/point"),
+        ),
+        meanwhile=(mounts("/mnt/point", "blob", name="-"),),
+        then=(is_unmounted("/mnt/point"), prints_nothing),
+        # What is ended is the shell.
+        code=-signal.SIGTERM,
     ),
     Example(
         "mount_reload",
@@ -752,6 +774,25 @@ echo '{"stores": ["http://192.168.1.2/"], "cache": "/tmp/cache"}` > stores.json
 killall -1 desync
 """,
         needs=("mount", "reload", "http", "cache"),
+        given=(
+            has_store("http://192.168.1.1/"),
+            has_store("http://192.168.1.2/", "index"),
+            has_store("/tmp/cache"),
+            has_store("/some/mnt"),
+            has_index("index.caibx", "index"),
+        ),
+        run="""\
+echo '{"stores": ["http://192.168.1.1/"], "cache": "/tmp/cache"}' > stores.json
+exec desync mount-index --store-file stores.json index.caibx /some/mnt
+""",
+        meanwhile=(
+            cannot_be_read("/some/mnt", "index"),
+            has_changed(
+                "stores.json", '{"stores": ["http://192.168.1.2/"], "cache": "/tmp/cache"}'
+            ),
+            mounts("/some/mnt", "index"),
+        ),
+        then=(is_unmounted("/some/mnt"), holds("/tmp/cache", "index", fetched=True)),
     ),
     Example(
         "info",

@@ -152,9 +152,11 @@ def supply_of(
         return RemoteSupply(source, session.reactor, session.in_thread), lambda: None
 
     from desync.stores.reloading import Reloading, StoreFileReader, read_store_file
+    from desync.stores.single_flight import SingleFlight
 
     def stack(content: StoreFile) -> IChunkSource:
-        return session.source(content.stores, content.cache)
+        # Also makes it a store that can only be read, whichever it is: any may take its place.
+        return SingleFlight(session.source(content.stores, content.cache))
 
     def report(line: str) -> None:
         if line.startswith("reloaded"):
