@@ -59,6 +59,8 @@ PEERS = {
     "mkfs.xfs": Peer("mkfs.xfs", "xfsprogs", ("-V",)),
     "openssl": Peer("openssl", "openssl", ("version",)),
     "gnu-tar": Peer("tar", "tar"),
+    "ssh": Peer("ssh", "openssh-client", ("-V",)),
+    "sshd": Peer("sshd", "openssh-server", ("-V",)),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
     "rsync": Peer("rsync", "rsync"),
 }

@@ -78,6 +78,30 @@ PROVIDERS: dict[str, Provider] = {}
 """By feature. Whoever switches on a feature with hosts adds it here."""
 
 
+_SSH = """\
+#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2
+exec sh -c "$*"
+"""
+
+
+def _ssh_address(sandbox: Sandbox, url: str) -> str:
+    """Have an ssh that runs here what it is to run there, where casync is our command."""
+    for name, text in (("ssh", _SSH), ("casync", '#!/bin/sh\nexec desync "$@"\n')):
+        program = sandbox.root / "bin" / name
+        program.write_text(text)
+        program.chmod(0o755)
+    return f"{url.rstrip('/')}{_ssh_folder(sandbox, url)}/"
+
+
+def _ssh_folder(sandbox: Sandbox, url: str) -> Path:
+    return sandbox.root / "far" / url.split("/")[2]
+
+
+PROVIDERS["ssh"] = Provider(_ssh_address, _ssh_folder)
+
+
 class Result(NamedTuple):
     """What an example came to: exit code, and what it wrote."""
 

@@ -68,7 +68,7 @@ FEATURES = {
     "s3": False,
     "seeds": True,
     "sftp": False,
-    "ssh": False,
+    "ssh": True,
 }
 """What the examples need, and whether it is there."""
 
@@ -176,6 +176,11 @@ _BEFORE_THE_EXAMPLES = (
         "CASYNC_REMOTE_PATH=desync",
         needs=("ssh",),
         run="CASYNC_REMOTE_PATH=desync desync extract -s ssh://192.168.1.1/store blob.caibx blob",
+        given=(
+            has_store("ssh://192.168.1.1/store", "blob"),
+            has_index("blob.caibx", "blob"),
+        ),
+        then=(is_rebuilt("blob"),),
         section="Subcommands",
     ),
     Example(

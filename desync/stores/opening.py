@@ -48,6 +48,7 @@ REMOTE_OPENERS: dict[str, str] = {
     "gs": "desync.stores.gcs:open_gcs",
     "s3+http": "desync.stores.s3:open_s3",
     "s3+https": "desync.stores.s3:open_s3",
+    "ssh": "desync.stores.ssh:open_ssh",
 }
 
 #: The same for stores of indexes.
