@@ -8,3 +8,6 @@ chunk_server = ServiceMaker(
 index_server = ServiceMaker(
     "desync-index-server", "desync.services.twistd_indexes", "Serve indexes.", "desync-index-server"
 )
+pull = ServiceMaker(
+    "desync-pull", "desync.services.twistd_pull", "Serve casync over SSH.", "desync-pull"
+)

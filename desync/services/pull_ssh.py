@@ -1,0 +1,412 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""
+SSH as far as the casync protocol needs it: public keys, and commands that are no more than names.
+
+There is no shell, no terminal, no forwarding, no subsystem. Conch brings the protocol; the channel
+is ours, because Conch's way of waiting for the client's window doesn't work: it gathers everything
+in one growing buffer, or waits forever.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.conch.avatar import ConchUser
+from twisted.conch.checkers import SSHPublicKeyChecker
+from twisted.conch.error import ConchError, ValidPublicKey
+from twisted.conch.ssh import common
+from twisted.conch.ssh.channel import SSHChannel
+from twisted.conch.ssh.connection import OPEN_RESOURCE_SHORTAGE, SSHConnection
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.transport import SSHServerTransport
+from twisted.conch.ssh.userauth import SSHUserAuthServer
+from twisted.internet.defer import execute
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
+from zope.interface import implementer, provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.cred.portal import Portal
+    from twisted.logger import LogEvent
+    from twisted.python.failure import Failure
+
+#: How many bytes may wait for the client's window before the session is asked to wait, and how few
+#: let it go on.
+_FULL: Final = 1 << 18
+_LOW: Final = 1 << 16
+
+#: How many bytes a client may send ahead of us.
+_WINDOW: Final = 1 << 20
+_PACKET: Final = 1 << 15
+
+#: How many channels a connection may have at once.
+_MOST_CHANNELS: Final = 16
+
+
+@provider(ILogObserver)
+def _serious(event: LogEvent) -> None:
+    """Let through what Conch takes for a failure. What clients do is for the service to log."""
+    if event.get("log_level") is LogLevel.critical:
+        globalLogPublisher(event)
+
+
+_quiet = Logger(namespace="desync.server", observer=_serious)
+
+
+class CommandChannel(SSHChannel):
+    """A channel that runs one command: a session of the casync protocol. It is its transport."""
+
+    _log = _quiet
+    name = b"session"
+    disconnecting = False
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(localWindow=_WINDOW, localMaxPacket=_PACKET, **arguments)
+        self.conn: Any = None  # set when the channel is opened
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._held = 0
+        self._producer: Any = None
+        self._producer_waits = False
+        self._protocol: Protocol | None = None
+        self.is_paused = False
+        self.exit_code = 0
+
+    def channelOpen(self, specificData: bytes) -> None:  # noqa: N802, N803
+        """Nothing happens before a command comes."""
+
+    def requestReceived(self, requestType: bytes, data: bytes) -> bool:  # noqa: N802, N803
+        """Take one command, and nothing else: no terminal, shell, subsystem or variable."""
+        if requestType != b"exec" or self._protocol is not None:
+            return False
+        try:
+            command, _ = common.getNS(data)
+        except (struct.error, IndexError, ValueError):
+            return False
+        avatar: Any = self.avatar
+        protocol: Protocol = avatar.run(self.conn.transport, command)
+        self._protocol = protocol
+        protocol.makeConnection(self)
+        return True
+
+    # What Conch tells
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        """Pass data on."""
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
+
+    def extReceived(self, dataType: int, data: bytes) -> None:  # noqa: N802, N803
+        """Clients have nothing to say there."""
+
+    def eofReceived(self) -> None:  # noqa: N802
+        """Pass the end of the client's output on."""
+        protocol: Any = self._protocol
+        if protocol is not None:
+            protocol.readConnectionLost()
+
+    def closeReceived(self) -> None:  # noqa: N802
+        """End what runs: nobody listens any longer."""
+        self._drop()
+        self.conn.sendClose(self)
+
+    def closed(self) -> None:
+        """Take note that the channel, or the connection, is gone."""
+        self._drop()
+
+    def _drop(self) -> None:
+        self._waiting.clear()
+        self._held = 0
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            self._producer = None
+            protocol.connectionLost(connectionDone)
+
+    def addWindowBytes(self, data: int) -> None:  # noqa: N802
+        """Go on sending: the client has made room."""
+        self.remoteWindowLeft += data
+        self.flush()
+
+    # What the session does
+
+    def write(self, data: bytes) -> None:
+        """Send data, now or when the client has room for it."""
+        if data and not self.localClosed and not self.disconnecting:
+            self._waiting.append(data)
+            self._held += len(data)
+            self.flush()
+
+    def writeSequence(self, data: Any) -> None:  # noqa: N802
+        """See :meth:`write`."""
+        if not self.localClosed and not self.disconnecting:
+            self._waiting.extend(data)
+            self._held += sum(map(len, data))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is room for."""
+        link: Any = self.conn.transport
+        waiting = self._waiting
+        while waiting and self.remoteWindowLeft > 0 and not link.is_full and not self.localClosed:
+            most = min(self.remoteWindowLeft, self.remoteMaxPacket or _PACKET)
+            first = waiting.popleft()
+            if len(first) > most:
+                view = memoryview(first)
+                waiting.appendleft(view[most:])
+                first = view[:most]
+            elif len(first) < most and waiting:
+                parts, size = [first], len(first)
+                while waiting and size + len(waiting[0]) <= most:
+                    parts.append(waiting.popleft())
+                    size += len(parts[-1])
+                if waiting and size < most:
+                    view = memoryview(waiting.popleft())
+                    waiting.appendleft(view[most - size :])
+                    parts.append(view[: most - size])
+                first = b"".join(parts)
+            self._held -= len(first)
+            self.remoteWindowLeft -= len(first)
+            self.conn.sendData(self, first)
+        self._tell_producer()
+        if self.disconnecting and not waiting:
+            self._end()
+
+    def _tell_producer(self) -> None:
+        if self._producer is None:
+            return
+        if self._held > _FULL and not self._producer_waits:
+            self._producer_waits = True
+            self._producer.pauseProducing()
+        elif self._held <= _LOW and self._producer_waits:
+            self._producer_waits = False
+            self._producer.resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: N802
+        """Tell somebody when there is room and when not."""
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        """Tell nobody any longer."""
+        self._producer = None
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """Give the client no more room."""
+        self.is_paused = True
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Give the client room again."""
+        if self.is_paused:
+            self.is_paused = False
+            if not self.localClosed and not self.remoteClosed and self.conn is not None:
+                self.conn.adjustWindow(self, 0)
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close the channel once all has been sent."""
+        if not self.disconnecting:
+            self.disconnecting = True
+            self.flush()
+
+    def _end(self) -> None:
+        if not self.localClosed:
+            protocol, self._protocol = self._protocol, None
+            self.conn.sendEOF(self)
+            self.conn.sendRequest(self, b"exit-status", struct.pack(">L", self.exit_code))
+            self.conn.sendClose(self)
+            if protocol is not None:
+                protocol.connectionLost(connectionDone)
+
+
+class Connection(SSHConnection):
+    """The service of channels: bounded, and with windows that stay closed while nobody reads."""
+
+    _log = _quiet
+
+    def serviceStarted(self) -> None:  # noqa: N802
+        """Take note that somebody is logged in."""
+        super().serviceStarted()  # type: ignore[no-untyped-call]
+        link: Any = self.transport
+        link.factory.logged_in(link, link.avatar.user)
+
+    def adjustWindow(self, channel: Any, bytesToAdd: int) -> None:  # noqa: N802, N803
+        """Give a client room, unless its channel is paused."""
+        if channel.is_paused:
+            return
+        room = channel.localWindowSize - channel.localWindowLeft
+        if room > 0:
+            super().adjustWindow(channel, room)  # type: ignore[no-untyped-call]
+
+    def getChannel(  # noqa: N802
+        self,
+        channelType: bytes,  # noqa: N803
+        windowSize: int,  # noqa: N803
+        maxPacket: int,  # noqa: N803
+        data: bytes,
+    ) -> Any:
+        """Open a channel, if it isn't one too many."""
+        if len(self.channels) >= _MOST_CHANNELS:
+            raise ConchError(OPEN_RESOURCE_SHORTAGE, "too many channels")
+        return super().getChannel(  # type: ignore[no-untyped-call]
+            channelType, windowSize, maxPacket, data
+        )
+
+    def flush(self) -> None:
+        """Send what the channels have."""
+        for channel in list(self.channels.values()):
+            channel.flush()
+
+    def ssh_CHANNEL_EOF(self, packet: bytes) -> None:  # noqa: N802
+        """Ignore what is said about channels that are gone: both sides may close at once."""
+        self._for_known(packet, super().ssh_CHANNEL_EOF)
+
+    def ssh_CHANNEL_CLOSE(self, packet: bytes) -> None:  # noqa: N802
+        """See :meth:`ssh_CHANNEL_EOF`."""
+        self._for_known(packet, super().ssh_CHANNEL_CLOSE)
+
+    def ssh_CHANNEL_DATA(self, packet: bytes) -> None:  # noqa: N802
+        """See :meth:`ssh_CHANNEL_EOF`."""
+        self._for_known(packet, super().ssh_CHANNEL_DATA)
+
+    def ssh_CHANNEL_WINDOW_ADJUST(self, packet: bytes) -> None:  # noqa: N802
+        """See :meth:`ssh_CHANNEL_EOF`."""
+        self._for_known(packet, super().ssh_CHANNEL_WINDOW_ADJUST)
+
+    def ssh_CHANNEL_REQUEST(self, packet: bytes) -> None:  # noqa: N802
+        """See :meth:`ssh_CHANNEL_EOF`."""
+        self._for_known(packet, super().ssh_CHANNEL_REQUEST)
+
+    def _for_known(self, packet: bytes, handle: Callable[[bytes], None]) -> None:
+        if struct.unpack_from(">L", packet)[0] in self.channels:
+            handle(packet)
+
+
+class UserAuth(SSHUserAuthServer):
+    """Public keys, a few tries, and no long wait."""
+
+    _log = _quiet
+
+    loginTimeout = 60  # noqa: N815
+    attemptsBeforeDisconnect = 10  # noqa: N815
+
+
+@implementer(IPushProducer)
+class Transport(SSHServerTransport):
+    """
+    One connection.
+
+    :ivar is_full: whether the client doesn't take what was sent, so that nothing more is.
+    :ivar active: incremented whenever something is received.
+    """
+
+    _log = _quiet
+    version = b"desync"
+    ourVersionString = b"SSH-2.0-desync"  # noqa: N815
+    supportedCiphers: Any = (b"aes128-ctr", b"aes256-ctr", b"aes192-ctr")  # noqa: N815
+    supportedMACs: Any = (b"hmac-sha2-256", b"hmac-sha2-512")  # noqa: N815
+    supportedCompressions: Any = (b"none",)  # noqa: N815
+    factory: Any
+    is_full = False
+    active = 0
+
+    def connectionMade(self) -> None:  # noqa: N802
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.transport.registerProducer(self, True)  # type: ignore[union-attr]
+        self.factory.begun(self)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        self.active += 1
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: N802
+        super().connectionLost(reason or connectionDone)
+        self.factory.lost(self)
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """Send no more: the client's system doesn't take it."""
+        self.is_full = True
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Go on."""
+        self.is_full = False
+        service = getattr(self, "service", None)
+        if isinstance(service, Connection):
+            service.flush()
+
+    def stopProducing(self) -> None:  # noqa: N802
+        """The connection is about to be gone."""
+
+
+class Avatar(ConchUser):
+    """
+    A user who is logged in.
+
+    :param user: the name.
+    :param run: makes the session of a command.
+    """
+
+    def __init__(self, user: str, run: Callable[[Transport, str, bytes], Protocol]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.user = user
+        self.channelLookup = {b"session": CommandChannel}
+        self._run = run
+
+    def run(self, link: Transport, command: bytes) -> Protocol:
+        """Make the session of a command."""
+        return self._run(link, self.user, command)
+
+
+class KeyChecker(SSHPublicKeyChecker):
+    """Lets users in by their keys, and lets nobody sign with a key that isn't theirs."""
+
+    def requestAvatarId(self, credentials: Any) -> Any:  # noqa: N802
+        """Check the key, then the signature."""
+        checking = execute(Key.fromString, credentials.blob)
+        checking.addCallback(self._checkKey, credentials)
+
+        def signed(key: Key) -> Key:
+            if not credentials.signature:
+                raise ValidPublicKey
+            return key
+
+        checking.addCallback(signed)
+        checking.addCallback(self._verifyKey, credentials)
+        return checking
+
+
+class Factory(SSHFactory):
+    """
+    Makes connections.
+
+    :param key: the host key.
+    :param portal: lets users in.
+    :param begun: called with each connection.
+    :param logged_in: called with it and the user's name.
+    :param lost: called with it when it is gone.
+    """
+
+    _log = _quiet
+    protocol = Transport
+    primes = None
+    noisy = False
+
+    def __init__(
+        self,
+        key: Key,
+        portal: Portal,
+        begun: Callable[[Transport], None],
+        logged_in: Callable[[Transport, str], None],
+        lost: Callable[[Transport], None],
+    ) -> None:
+        kind = key.sshType()
+        self.publicKeys = {kind: key.public()}
+        self.privateKeys = {kind: key}
+        self.services = {b"ssh-userauth": UserAuth, b"ssh-connection": Connection}
+        self.portal = portal
+        self.begun = begun
+        self.logged_in = logged_in
+        self.lost = lost

@@ -1,0 +1,399 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""``twistd desync-pull``, with the real ssh and casync, Go desync and our commands as clients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from desync.formats import protocol as p
+from desync.formats.ids import ChunkIds
+
+from .command_case import CommandCase, sample
+from .command_line import Outcome, command, process_environ
+from .peers import peer
+from .pull_server import PullServer
+from .server_process import wait_until
+
+
+class PullServiceCase(CommandCase):
+    """A test case with a server that has an image."""
+
+    arguments: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.casync_program = peer("casync")
+        peer("ssh")
+        self.data = sample(3 << 20)
+        self.blob = self.write("blob", self.data)
+        self.served = self.folder / "srv"
+        (self.served / "default.castr").mkdir(parents=True)
+        self.run_command(
+            "make",
+            "-s",
+            str(self.served / "default.castr"),
+            str(self.served / "v1.caibx"),
+            self.blob,
+        )
+        (self.folder / "other").mkdir()
+        keys = self.folder / "keys"
+        keys.mkdir(mode=0o700)
+        self.server = PullServer(keys, self.exports(), self.users(), *self.arguments)
+        self.addCleanup(self.server.stop)
+
+    def exports(self) -> dict[str, Any]:
+        """What is served."""
+        return {
+            "os": {"stores": [str(self.served / "default.castr")], "indexes": str(self.served)},
+            "secret": {"stores": [self.path("other")], "indexes": self.path("other")},
+        }
+
+    def users(self) -> dict[str, Any]:
+        """Who may do what."""
+        return {"alice": {"write": ["os"]}, "bob": {"read": ["os"]}}
+
+    def run_program(self, *words: str, code: int = 0) -> Outcome:
+        """Run a program that uses ssh."""
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
+            cwd=self.folder,
+            env=process_environ(CASYNC_SSH_PATH=self.server.program),
+        )
+        outcome = Outcome(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
+        self.assertEqual(outcome.code, code, (words, outcome.err, self.server.said))
+        return outcome
+
+    def casync(self, *words: str, code: int = 0) -> Outcome:
+        """Run casync."""
+        return self.run_program("timeout", "100", self.casync_program, *words, code=code)
+
+    def desync(self, *words: str, code: int = 0) -> Outcome:
+        """Run our command."""
+        return self.run_program(*command(*words), code=code)
+
+    def ssh(self, command: str, *options: str) -> subprocess.Popen[bytes]:
+        """Run a command on the server, with pipes to speak with it."""
+        process = subprocess.Popen(
+            [self.server.program, *options, "server", command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.addCleanup(_end, process)
+        return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+class ClientTests(PullServiceCase):
+    """Clients that do as they should."""
+
+    def test_casync(self) -> None:
+        """casync rebuilds an image, and pushes one that others find whole."""
+        self.casync("extract", "server:os/v1.caibx", "out")
+        self.assertEqual(self.read("out"), self.data)
+        self.casync("extract", "--store=server:/os", "srv/v1.caibx", "out2")
+        self.assertEqual(self.read("out2"), self.data)
+        changed = self.data[: 1 << 20] + b"new" + self.data[1 << 20 :]
+        self.write("changed", changed)
+        self.casync("make", "server:os/v2.caibx", "changed")
+        index = self.served / "v2.caibx"
+        out = self.run_command("cat", "-s", str(self.served / "default.castr"), str(index)).out
+        self.assertEqual(out, changed)
+        self.assertEqual(len(self.server.logged(r"alice 127.0.0.1 (pull|push) .* bytes")), 3)
+
+    def test_trees(self) -> None:
+        """casync pushes a tree as an archive and as chunks, and lists and unpacks both."""
+        tree = self.folder / "tree"
+        tree.mkdir()
+        (tree / "large").write_bytes(self.data[: 1 << 20])
+        for number, name in enumerate(("t.catar", "t.caidx")):
+            self.casync("make", f"server:os/{name}", str(tree))
+            self.assertIn(b"large", self.casync("list", f"server:os/{name}").out)
+            self.casync("extract", f"server:os/{name}", f"out{number}")
+            self.assertEqual(self.read(f"out{number}/large"), self.data[: 1 << 20])
+
+    def test_desync(self) -> None:
+        """Our command and Go desync's rebuild an image."""
+        self.desync("extract", "-n", "2", "-s", "ssh://server/os", "srv/v1.caibx", "out")
+        self.assertEqual(self.read("out"), self.data)
+        program = os.environ.get("GO_DESYNC")
+        if not program:
+            raise SkipTest("GO_DESYNC names no binary")
+        self.run_program(
+            program, "extract", "-n", "2", "-s", "ssh://server/os", "srv/v1.caibx", "go"
+        )
+        self.assertEqual(self.read("go"), self.data)
+
+
+class RefusalTests(PullServiceCase):
+    """Clients that want more than they may."""
+
+    def refused(self, words: str, code: int, *options: str) -> None:
+        """Make sure that a command is refused with an error number, before anything is read."""
+        process = self.ssh(words, *options)
+        out, _ = process.communicate(timeout=60)
+        found = p.MessageReader().feed(out)
+        self.assertIsInstance(found[0], p.Abort, words)
+        self.assertEqual((found[0].code, len(found)), (code, 1), words)  # type: ignore[union-attr]
+        self.assertNotIn(str(self.folder).encode(), out)
+
+    def test_exports(self) -> None:
+        """What isn't there and what is another's can't be told apart, by any spelling."""
+        os.symlink("/etc/passwd", self.served / "link.caibx")
+        os.symlink(self.path("other"), self.served / "dir")
+        (self.folder / "other" / "x.caibx").write_bytes(b"")
+        for path in (
+            "secret/x.caibx",
+            "nothing/x.caibx",
+            "os/link.caibx",
+            "os/dir/x.caibx",
+            "os/../other/x.caibx",
+            f"{self.folder}/srv/v1.caibx",
+            "os/%2e%2e/x.caibx",
+        ):
+            self.refused(f"casync pull - - {path} -", 2)
+        self.refused("casync pull - - - secret", 2)
+        self.refused("casync pull - os/v1.caibx - -", 2)
+        self.refused("casync push - - os/v1.caibx secret", 2)
+        self.refused("cat /etc/passwd", 2)
+        self.refused("casync push - - os/v1.caibx os", 13, "-l", "bob")
+        self.assertFalse(self.server.logged("Traceback|Unhandled"))
+
+    def test_told(self) -> None:
+        """casync is told what isn't there in the system's words."""
+        outcome = self.casync("extract", "server:os/no.caibx", "out", code=1)
+        self.assertIn("No such file or directory", outcome.err)
+        self.assertEqual(len(self.server.logged("no such index")), 1)
+
+    def test_not_for_shells(self) -> None:
+        """There is no shell, no terminal, no sftp, no forwarding."""
+        for words in (
+            ["server"],
+            ["-s", "server", "sftp"],
+            ["-tt", "server", "casync pull - - - os"],
+        ):
+            done = subprocess.run(
+                [self.server.program, *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            if words[0] != "-tt":
+                self.assertIn(b"request failed", done.stderr)
+                self.assertNotEqual(done.returncode, 0)
+        forwarding = subprocess.run(
+            [self.server.program, "-W", f"127.0.0.1:{self.server.port}", "server"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertNotEqual(forwarding.returncode, 0)
+
+    def test_strangers(self) -> None:
+        """A wrong key and an unknown user don't get in."""
+        from .ssh_server import make_key
+
+        other = Path(self.path("keys")) / "stranger"
+        make_key(other)
+        for options in (["-i", str(other), "-o", "IdentityFile=none"], ["-l", "nobody"]):
+            done = subprocess.run(
+                [self.server.program, *options, "server", "casync pull - - - os"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            if options[0] == "-l":
+                self.assertIn(b"Permission denied", done.stderr)
+                self.assertEqual(done.stdout, b"")
+
+
+class BadClientTests(PullServiceCase):
+    """Clients that do what they shouldn't, or nothing."""
+
+    def say(self, words: str, said: bytes) -> list[Any]:
+        """Say something to a server, and give its answer."""
+        process = self.ssh(words)
+        out, _ = process.communicate(said, timeout=60)
+        return p.MessageReader().feed(out)
+
+    def test_garbage(self) -> None:
+        """What isn't the protocol gets an abort, is logged once, and harms nobody else."""
+        hello = p.Hello(0x40).encode()
+        good = self.ssh("casync pull - - - os")
+        assert good.stdin is not None
+        good.stdin.write(hello)
+        good.stdin.flush()
+        for said, code in (
+            (b"GET / HTTP/1.1\r\n\r\n", 74),
+            (p.Goodbye().encode(), 74),
+            (p.Hello(0x2040).encode(), 93),
+            (p.Hello(0x200).encode(), 52),
+            (hello + hello, 74),
+            (hello + p.IndexEnd().encode(), 74),
+            (hello + p.ChunkData(bytes(32), b"x").encode(), 74),
+            (hello + b"\xff" * 16, 74),
+        ):
+            messages = self.say("casync pull - - - os", said)
+            self.assertEqual(messages[0], p.Hello(0x1), said)
+            self.assertIsInstance(messages[-1], p.Abort, said)
+            self.assertEqual(messages[-1].code, code, said)
+        self.assertEqual(len(self.server.logged("alice 127.0.0.1 pull os")), 8)
+        chunk_id = bytes.fromhex(next((self.served / "default.castr").glob("*/*.cacnk")).stem)
+        ids = ChunkIds.from_bytes(chunk_id + bytes(32))
+        out, _ = good.communicate(p.Request(ids).encode() + p.Goodbye().encode(), timeout=60)
+        said_last = p.MessageReader().feed(out)
+        self.assertEqual(said_last[0], p.Hello(0x1))
+        self.assertFalse(self.server.logged("Traceback|Unhandled"))
+
+    def test_truncated(self) -> None:
+        """A client that leaves at any point leaves nothing behind."""
+        index = (self.served / "v1.caibx").read_bytes()
+        whole = p.Hello(0xE00).encode() + p.IndexData(index).encode() + p.IndexEnd().encode()
+        for length in (0, 10, 24, 30, 100, len(whole) - 5):
+            self.say("casync push - - os/new.caibx os", whole[:length])
+        self.assertEqual(sorted(os.listdir(self.served)), ["default.castr", "v1.caibx"])
+        self.assertFalse(self.server.logged("Traceback|Unhandled"))
+
+    def test_wrong_chunk(self) -> None:
+        """A wrong chunk under an id ends a push; neither it nor the index is kept."""
+        data = sample(1 << 20, 7)
+        self.write("fresh", data)
+        self.run_command("make", self.path("fresh.caibx"), self.path("fresh"))
+        index = self.index("fresh.caibx")
+        process = self.ssh("casync push - - os/fresh.caibx os")
+        assert process.stdin is not None
+        said = p.Hello(0xE00).encode() + p.IndexData(index.to_bytes()).encode()
+        process.stdin.write(said + p.IndexEnd().encode())
+        process.stdin.flush()
+        reader = p.MessageReader()
+        messages: list[Any] = []
+        assert process.stdout is not None
+        while not any(isinstance(each, p.Request) for each in messages):
+            messages += reader.feed(os.read(process.stdout.fileno(), 65536))
+        process.stdin.write(p.ChunkData(index.id(0), b"bad", False).encode())
+        process.stdin.flush()
+        out = process.stdout.read()
+        self.assertEqual([type(each) for each in reader.feed(out)], [p.Abort])
+        self.assertEqual(sorted(os.listdir(self.served)), ["default.castr", "v1.caibx"])
+        name = index.id(0).hex()
+        self.assertFalse((self.served / "default.castr" / name[:4] / f"{name}.cacnk").exists())
+
+    def test_never_reads(self) -> None:
+        """A client that asks for everything and reads nothing costs a bounded amount of memory."""
+        index = self.index("srv/v1.caibx")
+        process = self.ssh("casync pull - - - os")
+        assert process.stdin is not None
+        process.stdin.write(p.Hello(0x40).encode())
+        for _ in range(20):
+            # Asked for again and again, as nobody has read the answers.
+            process.stdin.write(p.Request(index.ids.sorted_unique()).encode())
+        process.stdin.flush()
+        self.desync("extract", "-n", "1", "-s", "ssh://server/os", "srv/v1.caibx", "out")
+        with open(f"/proc/{self.server.process.pid}/status") as file:
+            resident = next(line for line in file if line.startswith("VmRSS"))
+        self.assertLess(int(resident.split()[1]), 400_000)
+
+
+class LimitTests(PullServiceCase):
+    """Clients that take too long, or are too many."""
+
+    arguments = ("--handshake-timeout", "1", "--idle-timeout", "2", "--max-per-user", "2")
+
+    def test_silent(self) -> None:
+        """Who doesn't log in, or says nothing afterwards, is sent away."""
+        with socket.create_connection(("127.0.0.1", self.server.port)) as link:
+            link.settimeout(60)
+            with contextlib.suppress(ConnectionResetError):
+                while link.recv(4096):
+                    pass
+        process = self.ssh("casync pull - - - os")
+        self.assertNotEqual(process.wait(60), 0)
+        self.assertTrue(self.server.logged("not logged in in time"))
+        self.assertEqual(len(self.server.logged("pull os.*idle for too long")), 1)
+
+    def test_many(self) -> None:
+        """One user has no more connections than he may have."""
+        running = [self.ssh("casync pull - - - os") for _ in range(2)]
+        wait_until(lambda: all(_greeted(one) for one in running), "both")
+        third = self.ssh("casync pull - - - os")
+        third.communicate(timeout=60)
+        self.assertTrue(self.server.logged("turned away: too many connections of alice"))
+
+
+def _greeted(process: subprocess.Popen[bytes]) -> bool:
+    assert process.stdout is not None
+    return bool(os.read(process.stdout.fileno(), 24))
+
+
+class LifeTests(PullServiceCase):
+    """The server's life."""
+
+    arguments = ("--grace", "0.2")
+
+    def test_reload(self) -> None:
+        """SIGHUP reads the users file again; a bad one is refused and the old one holds."""
+        exports = self.exports()
+        self.server.users_file.write_text("{")
+        self.server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(self.server.logged("not reloaded: .*not JSON")), "a refusal")
+        self.casync("extract", "server:os/v1.caibx", "out")
+        exports["again"] = exports.pop("os")
+        self.server.configure(exports, {"alice": {"read": ["again"]}})
+        self.server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: bool(self.server.logged("users file reloaded")), "a reload")
+        self.casync("extract", "server:again/v1.caibx", "out2")
+        self.assertEqual(self.read("out2"), self.data)
+        self.casync("extract", "server:os/v1.caibx", "out3", code=1)
+
+    def test_stop(self) -> None:
+        """A server that is stopped tells the sessions, and ends."""
+        process = self.ssh("casync pull - - - os")
+        assert process.stdout is not None
+        wait_until(lambda: _greeted(process), "a greeting")
+        self.server.stop()
+        out, _ = process.communicate(timeout=60)
+        self.assertEqual([type(each) for each in p.MessageReader().feed(out)], [p.Abort])
+        self.assertFalse(self.server.logged("Traceback|Unhandled"))
+
+    def test_bad_start(self) -> None:
+        """What is wrong with the command line is one line."""
+        for words, why in (
+            ([], "--users is missing"),
+            (["--users", "/no/such"], "/no/such: No such file"),
+            (["--users", str(self.server.users_file), "--host-key", "/"], "/: "),
+            (["--users", str(self.server.users_file), "-l", "nowhere"], "names no port"),
+        ):
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()"),
+                    *("--nodaemon", "--pidfile=", "desync-pull", *words),
+                ],
+                capture_output=True,
+                timeout=60,
+                check=False,
+                cwd=self.folder,
+                env=process_environ(),
+            )
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(why, (done.stdout + done.stderr).decode())
