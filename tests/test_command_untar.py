@@ -80,6 +80,12 @@ class ArchiveTests(UntarCase):
             command_line.desync("untar", str(self.folder), self.path("out")), "directory"
         )
 
+    def test_standard_output(self) -> None:
+        """A directory isn't written to stdout, nor into a folder that is called so."""
+        path = self.archive([])
+        self.assert_error(command_line.desync("untar", path, "-"), "--output-format")
+        self.assertFalse(os.path.exists("-"))
+
     def test_delete(self) -> None:
         """Files that the archive doesn't have stay unless --delete is given."""
         path = self.archive(file(b"f", b"1"))

@@ -107,6 +107,8 @@ def untar(
         raise UsageError("--store and --cache need -i")
     if no_same_owner and same_owner:
         raise UsageError("--same-owner and --no-same-owner exclude each other")
+    if target == STANDARD and output_format == DISK:
+        raise UsageError("a directory can't be written to standard output; see --output-format")
     check_not_same(archive, target)
 
     from desync.trees.restoring import Restoring, Shortfall
