@@ -413,6 +413,19 @@ class UpdateTests(TreeCase):
             self.assertEqual(["user.b"], os.listxattr(self.target / "f"))
             self.assertEqual(b"3", os.getxattr(self.target / "f", "user.b"))
 
+    def test_of_others(self) -> None:
+        """A file of somebody who may have it open to write is replaced, although it is the same."""
+        self.needs_root()
+        self.unpack(file(b"f", b"same"))
+        os.chown(self.target / "f", 1234, 1234)
+        inode = self.inode("f")
+        self.unpack(file(b"f", b"same"))
+        self.assertNotEqual(inode, self.inode("f"))
+        inode = self.inode("f")
+        os.chown(self.target / "f", 1234, 1234)
+        self.unpack(file(b"f", b"same", uid=1234))
+        self.assertEqual(inode, self.inode("f"))
+
     def test_content(self) -> None:
         """A file whose content differs anywhere is replaced, whoever has it open keeps the old."""
         old = bytes(range(256)) * 40

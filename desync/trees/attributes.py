@@ -55,6 +55,8 @@ class Attributes:
     def __init__(self, flags: int, restoring: Restoring, shortfall: Shortfall) -> None:
         self._shortfall = shortfall
         self._owners = OwnerIds(restoring)
+        # One look-up for both, and most nodes have the same owner as the one before.
+        self._known_ids: dict[tuple[object, ...], tuple[int, int]] = {}
         self._own = os.geteuid(), os.getegid()
         uids = catar.WITH_UIDS | feature.WITH_USER_NAMES
         self._has_owners = restoring.owner and bool(flags & uids)
@@ -194,6 +196,20 @@ class Attributes:
             except OSError as error:
                 self._shortfall.fail(path(), "set its time", error)
 
+    def may_keep(self, metadata: Metadata, found: os.stat_result) -> bool:
+        """
+        Tell whether a file may become the archive's as it is: not if it has other names, which
+        would change too, nor if it is somebody's who may have it open and isn't to own it.
+        """
+        if found.st_nlink > 1:
+            return False
+        if found.st_uid == self._own[0]:
+            return True
+        try:
+            return self._chown and found.st_uid == self._ids(metadata)[0]
+        except OSError:
+            return False
+
     def lowest_mode(self, metadata: Metadata) -> int:
         """Give the permissions that a node will have, for one that mustn't have more meanwhile."""
         return self._mode_bits(metadata.mode) & 0o777
@@ -209,10 +225,14 @@ class Attributes:
             pass  # What needs it fails, and says so.
 
     def _ids(self, metadata: Metadata) -> tuple[int, int]:
-        return (
-            self._owners.user(metadata.user, metadata.uid),
-            self._owners.group(metadata.group, metadata.gid),
-        )
+        key = (metadata[1], metadata[2], metadata[5], metadata[6])
+        known = self._known_ids.get(key)
+        if known is None:
+            known = self._known_ids[key] = (
+                self._owners.user(metadata.user, metadata.uid),
+                self._owners.group(metadata.group, metadata.gid),
+            )
+        return known
 
     def _is_owner(self, metadata: Metadata, found: os.stat_result) -> bool:
         try:

@@ -390,9 +390,9 @@ class TreeWriter:
         self._close_old()
 
     def _keep_old(self, found: os.stat_result) -> bool:
-        """Keep the file that has the right content, unless that changes a file of other names."""
+        """Keep the file that has the right content, if it may be kept."""
         assert self._attributes is not None
-        if found.st_nlink > 1:
+        if not self._attributes.may_keep(self._metadata, found):
             return False
         self._attributes.unlock(self._old)
         self._attributes.for_old_file(self._old, self._metadata, self._path, found)
