@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _NOTE: Final = struct.Struct("<Q")
 
-#: Bytes of the archive that the parent knows of ahead of what has been handed out.
-_AHEAD: Final = 3 * SEGMENT
+#: Bytes of the archive that the parent knows of ahead of what has been handed out. More would only
+#: leave more time for files to change before they are read.
+_AHEAD: Final = SEGMENT
 
 #: The same in pieces: a tree of empty files is all records.
 _PIECES_AHEAD: Final = 1 << 17
