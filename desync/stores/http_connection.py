@@ -11,10 +11,11 @@ wants it as it comes. Twisted's Agent takes three times as long for the same.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.error import ConnectionClosed, NotConnectingError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -172,7 +173,9 @@ class Connection(Protocol):
             except BadResponse as error:
                 if self.used and not self._touched:
                     self._fail(Failure(_Unanswered()))
-                elif reason.check(ConnectionClosed) and not self._touched:
+                elif not reason.check(ConnectionClosed) and reason.value is not None:
+                    self._fail(Failure(WebError(describe(reason.value))))  # TLS, above all
+                elif not self._touched:
                     self._fail(Failure(WebError("the connection was closed without an answer")))
                 else:
                     self._fail(Failure(WebError(str(error))))
@@ -320,7 +323,8 @@ class Connections:
 
         def give_up() -> None:
             late.append(True)
-            connecting.cancel()
+            with suppress(NotConnectingError):
+                connecting.cancel()
 
         timer = None
         if self.timeout is not None:
@@ -376,7 +380,8 @@ class Connections:
         while self._waiting:
             self._waiting.popleft().errback(_closed())
         for connecting in list(self._connecting):
-            connecting.cancel()
+            with suppress(NotConnectingError):
+                connecting.cancel()
         for connection in list(self._open):
             connection.abort()
         if self._open or self._connecting:

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Protocol, connectionDone
@@ -299,6 +300,8 @@ def describe(error: BaseException) -> str:
         return "there is no such host"
     if isinstance(error, ConnectError) and isinstance(error.osError, int):
         return os.strerror(error.osError)
+    if isinstance(error, VerificationError):
+        return "TLS failed: the server's certificate is for another name"
     if isinstance(error, SSL.Error):
         return f"TLS failed: {_tls_reason(error)}"
     words = " ".join(str(error).split())

@@ -7,9 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL, crypto
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
+    CertificateOptions,
     PrivateCertificate,
     optionsForClientTLS,
     platformTrust,
@@ -44,7 +46,9 @@ def policy_for(options: StoreOptions) -> IPolicyForHTTPS:
     own = None
     if options.client_cert:
         path = options.client_key or options.client_cert
-        pem = _read(options.client_cert) + b"\n" + _read(path)
+        certificate = _read(options.client_cert)
+        _parse(Certificate.loadPEM, certificate, options.client_cert)
+        pem = certificate + b"\n" + _read(path)
         own = _parse(PrivateCertificate.loadPEM, pem, path)
     return _Policy(trust, own, insecure=options.trust_insecure)
 
@@ -59,25 +63,30 @@ class _Policy:
     def creatorForNetloc(  # noqa: N802
         self, hostname: bytes, port: int
     ) -> IOpenSSLClientConnectionCreator:
+        name = hostname.decode("ascii")
+        if self._insecure:
+            return _Unchecked(name, self._own)
         creator: IOpenSSLClientConnectionCreator = optionsForClientTLS(
-            hostname.decode("ascii"), trustRoot=self._trust, clientCertificate=self._own
+            name, trustRoot=self._trust, clientCertificate=self._own
         )
-        return _Unchecked(creator) if self._insecure else creator
+        return creator
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unchecked:
     """Makes connections that take any certificate."""
 
-    def __init__(self, creator: Any) -> None:
-        self._creator = creator
+    def __init__(self, name: str, own: Any) -> None:
+        self._name = name
+        given = own.options() if own is not None else CertificateOptions()
+        given.verify = False
+        self._context: SSL.Context = given.getContext()
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:  # noqa: N802
-        connection: SSL.Connection = self._creator.clientConnectionForTLS(protocol)
-        context = connection.get_context()
-        context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
-        # That is where the name in the certificate would be compared.
-        context.set_info_callback(lambda *_: None)
+        connection = SSL.Connection(self._context, None)
+        connection.set_app_data(protocol)
+        if not (isIPAddress(self._name) or isIPv6Address(self._name)):
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
         return connection
 
 
