@@ -85,6 +85,14 @@ class InPlaceTests(InPlaceCase):
             )
             self.assertEqual(stats["chunks-in-place"], kept)
 
+    def test_empty(self) -> None:
+        """An empty file is made of anything."""
+        self.data = b""
+        self.sample_store(b"")
+        for there in b"", b"x" * 10:
+            self.write("out", there)
+            self.assertEqual(set(self.extract("-k").values()), {0})
+
     def test_repeats_of_what_is_there(self) -> None:
         """What the file has in one place is copied to the others, and not fetched."""
         piece = sample(40_000, 7)

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from .command_case import SIZES, CommandCase, sample
+from .command_case import SIZES, CommandCase, as_nobody, sample
 from .command_line import desync, desync_process
 
 SIZE = 400_000
@@ -100,6 +100,18 @@ class SeedTests(SeedCase):
         stats = self.extract("--seed-output=false")
         self.assertEqual((stats["seeds"], stats["chunks-in-place"]), (1, 0))
         self.assertGreater(stats["chunks-from-store"], 50)
+
+    def test_old_output_that_cannot_be_read(self) -> None:
+        """An old output that is of no use as a seed is replaced without a word."""
+        (self.folder / "place").mkdir()
+        os.chmod(self.path("place"), 0o777)
+        for flags in (), ("--strict-seeds",):
+            self.write("place/out", self.old)
+            os.chmod(self.path("place/out"), 0o200)
+            arguments = ("-s", self.path("store"), self.path("new.caibx"), self.path("place/out"))
+            outcome = as_nobody(lambda: desync("extract", *flags, *arguments))  # noqa: B023
+            self.assertEqual((outcome.code, outcome.err), (0, ""))
+            self.assertEqual(self.read("place/out"), self.new)
 
     def test_nothing_but_seeds(self) -> None:
         """What seeds have altogether needs nothing of a store."""

@@ -159,6 +159,8 @@ class FileSystemTests(SharingCase):
     def check(self, kind: str) -> None:
         """Build random files on one."""
         self.go_to(for_test(file_system(kind, 400 * MIB), self.addCleanup))
+        with open(self.write("any", b""), "rb") as file:
+            self.assertEqual(cloning.moves_all_bytes(file.fileno()), kind not in SHARING)
         shared = self.try_some()
         if kind in SHARING:
             self.assertGreater(shared, 0)

@@ -31,6 +31,9 @@ _SIZE: Final = struct.Struct("@Q")
 _SECTORS: Final = 4096
 _ZEROS: Final = 1 << 20
 
+#: File systems that only ever copy, whatever they are asked for.
+_PLAIN: Final = frozenset({"ext2", "ext3", "ext4", "ramfs", "tmpfs", "vfat"})
+
 #: What one call shares or copies, in bytes: the system can't be interrupted meanwhile.
 PIECE: Final = 64 << 20
 
@@ -53,6 +56,24 @@ def aligned(source: int, target: int, length: int, block: int) -> tuple[int, int
     begin = -(-target // block) * block
     end = (target + length) // block * block
     return (begin, end) if begin < end else (target, target)
+
+
+def moves_all_bytes(descriptor: int) -> bool:
+    """
+    Tell whether a file is on a file system that can neither share blocks nor have copies made
+    elsewhere, so that it isn't worth asking. False where that isn't known.
+    """
+    device = os.fstat(descriptor).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                fields, _, rest = line.partition(" - ")
+                if fields.split()[2] == wanted:
+                    return rest.split()[0] in _PLAIN
+    except (OSError, IndexError):
+        pass
+    return False
 
 
 def clone(source: int, target: int, offset: int, place: int, length: int) -> bool:

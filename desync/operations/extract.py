@@ -9,6 +9,7 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from desync.assembly.cloning import moves_all_bytes
 from desync.assembly.in_place import InPlace
 from desync.assembly.plan import Plan
 from desync.errors import DesyncError, FileError, UsageError, describe_os_error
@@ -188,6 +189,7 @@ class Rebuild:
         self._all_seeds = list(seeds)
         self.seeds = list(seeds)
         self._attempt = 1
+        self._shares = False
         self._kept: bytearray | None = None
         self._content: OwnContent | None = None
         #: The target's own content, if there is something in it to be moved.
@@ -236,7 +238,7 @@ class Rebuild:
         if content is not None and position is not None:
             await self._look_behind(content, position)
         if self.plan.totals.fetched_chunks and self._manner.seed_output and self._has_old_content():
-            old = Seed(self._target)
+            old = Seed(self._target, named=False)
             self._all_seeds.append(old)
             self.seeds.append(old)
             if await self._cut(old, len(self.seeds)):
@@ -258,7 +260,7 @@ class Rebuild:
 
         :param position: behind which nothing seems to be in its place.
         """
-        own = Seed(content.path)
+        own = Seed(content.path, named=False)
         self._all_seeds.append(own)
         # Of a large device most may be about something else.
         if own.open().size <= 4 * self._index.size:
@@ -305,10 +307,11 @@ class Rebuild:
 
     def _drop(self, seed: Seed, why: str) -> None:
         """Do without a seed from now on."""
-        if self._manner.invalid_seeds == REFUSE:
-            raise FileError(seed.path, f"it can't be used as a seed: {why}")
+        if seed.named and self._manner.invalid_seeds == REFUSE:
+            raise DesyncError(why)
         self.seeds.remove(seed)
-        self._report(f"seed {seed.path} is not used: {why}")
+        if seed.named:
+            self._report(f"seed {seed.path} is not used: {why}")
 
     def _make_plan(self) -> None:
         """Make the plan, and open the seeds that it uses."""
@@ -333,6 +336,7 @@ class Rebuild:
         """Write what the plan says, and what seeds didn't have after all from somewhere else."""
         try:
             block = os.fstat(out.fileno()).st_blksize
+            self._shares = bool(self.plan.seed_runs) and not moves_all_bytes(out.fileno())
         except OSError as error:
             raise self._file_error(error) from None
         first = self.plan.totals
@@ -391,7 +395,7 @@ class Rebuild:
                 show,
                 shown=self._target,
                 seeds=[seed.file for seed in self.seeds],
-                block=block,
+                block=block if self._shares else 0,
                 blank=not out.has_content,
             )
             tracker.add(totals.null_chunks + totals.copied_chunks + totals.kept_chunks)
@@ -425,8 +429,6 @@ class Rebuild:
         for number in sorted(bad, reverse=True):
             seed = self.seeds[number]
             why = f"seed index for {seed.path} doesn't match its data"
-            if self._manner.invalid_seeds == REFUSE:
-                raise DesyncError(why)
             if self._manner.invalid_seeds == REGENERATE and not seed.regenerated:
                 seed.regenerated = True
                 await self._cut(seed, number + 1)

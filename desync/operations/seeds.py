@@ -26,12 +26,14 @@ class Seed:
 
     :param path: a regular file or a block device.
     :param index: says what is in it; it is cut into chunks if this is None.
+    :param named: whether somebody asked for it, and wants to know if it is of no use.
     :ivar file: the file, as long as it is open.
     :ivar regenerated: whether its index was found to be wrong and made anew.
     """
 
-    def __init__(self, path: str, index: Index | None = None) -> None:
+    def __init__(self, path: str, index: Index | None = None, named: bool = True) -> None:
         self.path = path
+        self.named = named
         self.index = index
         self.file: SourceFile | None = None
         self.regenerated = False
