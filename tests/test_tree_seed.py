@@ -8,14 +8,19 @@ import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.trial.unittest import TestCase
 
 from desync.chunking.digests import Digest
 from desync.chunking.sizes import ChunkSizes
 from desync.errors import ChunkMissing
+from desync.formats.chunk import Chunk
 from desync.formats.ids import ChunkIds
+from desync.formats.stored import Malformed, form_named
 from desync.operations.tar import Packing, pack
+from desync.testing.batch_contract import BatchContract, ids_of
+from desync.testing.samples import sample_chunks
 from desync.testing.sinks import CollectingSink
-from desync.trees.seeding import TreeSeed, find_chunks, read_parts
+from desync.trees.seeding import Parts, TreeSeed, find_chunks, read_parts
 
 from .command_case import CommandCase, sample
 
@@ -111,3 +116,34 @@ class TreeSeedTests(CommandCase):
         self.assertEqual(set(self.all[:10]), set(sink.found))
         self.assertEqual(set(self.all[10:]), set(sink.missing))
         self.assertEqual([], sink.violations)
+
+
+class ContractTests(BatchContract, TestCase):
+    """What every store promises about batches. There is only one form of a chunk."""
+
+    finds_other_form = False
+
+    def hold_otherwise(self, *chunks: Chunk) -> None:
+        pass
+
+    def make_store(self) -> TreeSeed:
+        self.parts: dict[bytes, Parts] = {}
+        return TreeSeed(self.parts, "tree", self.digest, at_once)
+
+    def plant(self, chunk_id: bytes, stored: bytes, extension: str) -> None:
+        try:
+            plain = form_named(extension).decode(stored, 1 << 20)
+        except Malformed:
+            plain = b"spoiled"
+        self.parts[chunk_id] = (plain[:10], plain[10:])
+
+    async def test_get_many_mixed(self) -> None:
+        """What isn't what it was any more is absent, so that the next store is asked for it."""
+        chunks = sample_chunks(30, self.digest)
+        self.hold(*chunks[:20])
+        for chunk in chunks[10:20]:
+            self.plant(chunk.chunk_id, b"spoiled", self.extension)
+        sink = CollectingSink()
+        await self.store.get_many(ids_of(*chunks), sink)
+        self.assertEqual(set(ids_of(*chunks[:10])), set(sink.found))
+        self.assertEqual(sorted(ids_of(*chunks[10:])), sorted(sink.missing))
