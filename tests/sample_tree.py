@@ -61,7 +61,9 @@ class SampleTree:
         self.path("empty").touch()
         self.path("small").write_bytes(b"hello\n")
         self.path("large").write_bytes(bytes(range(256)) * 2000)
-        modes = {"setuid": 0o4755, "setgid": 0o2755, "unreadable": 0o000, "read-only": 0o444}
+        # What root can read all the same nobody else can.
+        unreadable = 0o000 if os.geteuid() == 0 else 0o400
+        modes = {"setuid": 0o4755, "setgid": 0o2755, "unreadable": unreadable, "read-only": 0o444}
         for name, mode in modes.items():
             self.path(name).write_bytes(name.encode())
             self.path(name).chmod(mode)

@@ -135,6 +135,10 @@ def _combined(names: Sequence[str], flag_name: str) -> int:
     for name in names:
         bits = feature.NAMES.get(name) or feature.SETS.get(name)
         if bits is None:
-            raise UsageError(f'invalid argument "{name}" for "{flag_name}" flag: no such feature')
+            known = ", ".join([*feature.SETS, *feature.NAMES])
+            raise UsageError(
+                f'invalid argument "{name}" for "{flag_name}" flag: no such feature;'
+                f" there are {known}"
+            )
         word |= bits
     return word
