@@ -26,6 +26,7 @@ import zstandard
 from desync.formats.index import Index
 from tests.command_line import NO_HOME, ROOT, desync
 from tests.loop_devices import loop_device
+from tests.readme_hosts import DOWN, web_address, web_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ class Provider(NamedTuple):
     folder: Callable[[Sandbox, str], Path]
 
 
-PROVIDERS: dict[str, Provider] = {}
+PROVIDERS: dict[str, Provider] = {"http": Provider(web_address, web_folder)}
 """By feature. Whoever switches on a feature with hosts adds it here."""
 
 
@@ -347,6 +348,15 @@ def begins_with(name: str, of: str) -> Then:
                 raise WrongOutcome(f"{name} doesn't begin with {of}")
 
     return check
+
+
+def is_down(host: str) -> Given:
+    """A host's server fails, whatever it is asked for."""
+
+    def make(sandbox: Sandbox) -> None:
+        (sandbox.path(host) / DOWN).touch()
+
+    return make
 
 
 def is_rebuilt(name: str, of: str | None = None) -> Then:
