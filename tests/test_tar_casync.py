@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
+
+from desync.formats.posix_acl import ACCESS_XATTR, PosixAcl
+from desync.formats.posix_acl import encode as posix_acl_value
 
 from .command_case import CommandCase, remove_tree
 from .peers import peer
@@ -72,10 +76,11 @@ class CasyncTreeTests(CommandCase):
         self.assertEqual(done.returncode, 0, (args, done.stderr))
         return done.stdout
 
-    def assert_same(self, *args: str) -> None:
-        """Make sure that both make the same archive."""
-        self.casync("make", *args, self.path("theirs.catar"), str(self.tree.root))
-        self.run_command("tar", *args, self.path("ours.catar"), str(self.tree.root))
+    def assert_same(self, *args: str, root: Path | None = None) -> None:
+        """Make sure that both make the same archive, of the tree unless another is given."""
+        path = str(root or self.tree.root)
+        self.casync("make", *args, self.path("theirs.catar"), path)
+        self.run_command("tar", *args, self.path("ours.catar"), path)
         self.assertEqual(self.read("ours.catar"), self.read("theirs.catar"), args)
 
     def test_all_features(self) -> None:
@@ -105,10 +110,26 @@ class CasyncTreeTests(CommandCase):
         self.assert_same("--with=best")
 
     def test_shift(self) -> None:
-        """Owners are shifted by both."""
-        if "owners" not in self.tree.has:
-            raise SkipTest("files can't be given away here")
-        self.assert_same("--with=best", "--uid-shift=0", "--uid-range=65536")
+        """Owners, and whom access control lists name, are shifted and taken modulo by both."""
+        if not {"owners", "acl"} <= self.tree.has:
+            raise SkipTest("files can't be given away here, or have no access control lists")
+        root = self.tree.root.parent / "container"
+        root.mkdir()
+        for name, owner in (("a", 200_001), ("b", 300_000), ("c", 200_000)):
+            (root / name).write_bytes(b"")
+            os.chown(root / name, owner, owner + 5)
+        os.chown(root, 200_000, 200_000)
+        acl = PosixAcl(7, 5, 0, 7, ((200_001, 6), (200_004, 4)), ((200_002, 5),))
+        os.setxattr(root / "a", ACCESS_XATTR, posix_acl_value(acl))
+        for options in (
+            ("--uid-shift=200000",),
+            ("--uid-shift=yes",),
+            ("--uid-shift=no",),
+            ("--uid-range=1000",),
+            ("--uid-shift=100000", "--uid-range=4294967295"),
+        ):
+            for features in ("--with=best", "--with=32bit-uids", "--with=user-names"):
+                self.assert_same(features, *options, root=root)
 
     def test_index(self) -> None:
         """The index of the tree, and the chunks in the store, are the same too."""

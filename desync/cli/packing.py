@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .invocation import Invocation
 
+#: How many ids a container has. casync's default for ids that are shifted.
+_SHIFTED_RANGE = 1 << 16
+
 _FLAGS = (
     flag(
         "--with",
@@ -45,8 +48,12 @@ _FLAGS = (
         kind=choice("yes", "no"),
         help="leave out what .caexclude files name (default yes with --with or --without)",
     ),
-    flag("--uid-shift", help="number to take from the ids of all owners, or yes for 0"),
-    flag("--uid-range", kind=UNSIGNED, help="keep the ids of owners modulo this number"),
+    flag("--uid-shift", help="number to take from the ids of all owners; yes is 0"),
+    flag(
+        "--uid-range",
+        kind=UNSIGNED,
+        help="keep the ids of owners modulo this number (default 65536 with --uid-shift)",
+    ),
     flag(
         "--one-file-system",
         "-x",
@@ -95,11 +102,14 @@ def packing_of(invocation: Invocation, flags: dict[str, Any]) -> Packing:
         submounts=_is_yes(values["exclude_submounts"], False),
         one_file_system=values["one_file_system"],
     )
+    shift, uid_range = _uid_shift(values["uid_shift"]), values["uid_range"] or None
+    if shift is not None and uid_range is None:
+        uid_range = _SHIFTED_RANGE
     packing = Packing(
         selection=selection,
         no_time=values["no_time"],
-        uid_shift=_uid_shift(values["uid_shift"]),
-        uid_range=values["uid_range"] or None,
+        uid_shift=shift or 0,
+        uid_range=uid_range,
     )
     if not as_casync:
         return packing
@@ -119,10 +129,12 @@ def _is_yes(text: str | None, default: bool) -> bool:
     return default if text is None else text == "yes"
 
 
-def _uid_shift(text: str | None) -> int:
-    if text in (None, "", "yes", "no"):
+def _uid_shift(text: str | None) -> int | None:
+    """Give the number; None where ids are left alone."""
+    if text is None or text in ("", "no"):
+        return None
+    if text == "yes":
         return 0
-    assert text is not None
     if not text.isascii() or not text.isdigit() or int(text) >= 1 << 32:
         raise UsageError(f'invalid argument "{text}" for "--uid-shift" flag: not an id')
     return int(text)
