@@ -57,10 +57,12 @@ PEERS = {
     "mkfs.ext4": Peer("mkfs.ext4", "e2fsprogs", ("-V",)),
     "mkfs.vfat": Peer("mkfs.vfat", "dosfstools", ("--help",)),
     "mkfs.xfs": Peer("mkfs.xfs", "xfsprogs", ("-V",)),
+    "nginx": Peer("nginx", "nginx-light", ("-v",)),
     "openssl": Peer("openssl", "openssl", ("version",)),
     "gnu-tar": Peer("tar", "tar"),
     "ssh": Peer("ssh", "openssh-client", ("-V",)),
     "sshd": Peer("sshd", "openssh-server", ("-V",)),
+    "systemd-analyze": Peer("systemd-analyze", "systemd"),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
     "rsync": Peer("rsync", "rsync"),
 }

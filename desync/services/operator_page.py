@@ -53,7 +53,8 @@ th { font-weight: normal; color: var(--dim); width: 14rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1rem; }
 .tile { border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
-.tile b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 1.25rem; white-space: nowrap;
+          font-variant-numeric: tabular-nums; }
 .tile span, .dim { color: var(--dim); }
 .ready { color: var(--good); } .not-ready { color: var(--bad); }
 code { font: .9em ui-monospace, monospace; }
