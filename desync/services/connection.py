@@ -147,6 +147,14 @@ class Connection(_Channel):  # type: ignore[misc]
             elif exchange.version == b"HTTP/1.1":
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def allContentReceived(self) -> None:  # noqa: N802
+        # A body that was refused while it was taken apart may have had an end.
+        if self.state != _LINGER:
+            super().allContentReceived()
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+        self._respondToBadRequestAndDisconnect()
+
     def refuse_body(self, exchange: Exchange) -> None:
         """Answer a request whose body isn't read, and end the connection."""
         assert exchange.refusal is not None
