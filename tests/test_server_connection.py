@@ -140,6 +140,10 @@ class ConnectionTests(Case):
         self.assertEqual(answer.code, 413)
         self.assertTrue(self.wire.is_closed)
         self.assert_unharmed()
+        end = b"65\r\n" + b"x" * 101 + b"\r\n0\r\n\r\n"
+        self.wire.send(request("PUT", "/", Transfer_Encoding="chunked") + end)
+        self.assertEqual([answer.code for answer in self.wire.answers()], [413])
+        self.assert_unharmed()
 
     def test_streamed_answer(self) -> None:
         """An answer whose length isn't known comes in chunks, and pauses while nobody reads."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
@@ -182,3 +183,20 @@ def _certificates(path: str) -> list[bytes]:
     if not blocks:
         raise FileError(path, "no certificates found in it")
     return blocks
+
+
+def allow_descriptors(wanted: int) -> None:
+    """
+    Let the process have so many connections open, as far as its hard limit goes.
+
+    Where the system has no such limits, or none is in the way, nothing is done.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

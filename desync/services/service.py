@@ -20,7 +20,14 @@ from desync.errors import UsageError
 from desync.stores.reloading import on_hangup
 
 from .connection import Limits, Server
-from .listening import endpoint_description, is_tls_description, listen, shown_address, with_tls
+from .listening import (
+    allow_descriptors,
+    endpoint_description,
+    is_tls_description,
+    listen,
+    shown_address,
+    with_tls,
+)
 from .logs import AccessLog, log_access
 
 if TYPE_CHECKING:
@@ -178,6 +185,8 @@ class WebService:
 
         :raises CannotListen: at the first where that can't be.
         """
+        # Stores and threads need some too.
+        allow_descriptors(self.settings.max_connections + 512)
         if self._access_log is not None:
             globalLogPublisher.addObserver(self._access_log)
         if not self.adopted:

@@ -1,0 +1,136 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Servers under those who mean no good, or have slow connections; see :mod:`tests.fuzz_server`."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+
+from twisted.trial.unittest import SkipTest
+
+from desync.chunking.digests import SHA512_256
+from desync.formats.chunk import Chunk
+from desync.stores.local_files import LocalFiles
+from tests.fuzz_server import fuzz
+from tests.server_process import ServerProcess, wait_until
+from tests.test_server_process import Case
+
+CLIENTS = 1000
+LARGEST_SET = 200 << 20
+
+
+class FuzzTests(Case):
+    """Random requests."""
+
+    def test_fuzz(self) -> None:
+        """For a short while the server withstands them."""
+        self.assertGreater(fuzz(3, 20_261_126), 10)
+
+
+class SlowClientTests(Case):
+    """Many clients that don't do much."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.open: list[socket.socket] = []
+        self.addCleanup(self.close_all)
+
+    def close_all(self) -> None:
+        for client in self.open:
+            client.close()
+
+    def resident(self, server: ServerProcess) -> int:
+        """Give the memory of a server, in bytes."""
+        try:
+            with open(f"/proc/{server.process.pid}/status") as file:
+                found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
+        except OSError:
+            found = None
+        if found is None:
+            raise SkipTest("the system doesn't say how much memory a process has")
+        return int(found[1]) << 10
+
+    def connect(self, server: ServerProcess, data: bytes) -> None:
+        client = socket.socket()
+        self.open.append(client)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(60)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(data)
+
+    def allow(self) -> None:
+        try:
+            import resource
+        except ImportError:
+            raise SkipTest("no limits to raise") from None
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = CLIENTS + 200
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise SkipTest(f"no more than {hard} open files are allowed")
+        if soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+
+    def test_slow_readers(self) -> None:
+        """A thousand that ask for large chunks again and again and read nothing take 200 MiB."""
+        self.allow()
+        store = self.store("large")
+        files = LocalFiles(store)
+        chunks = [Chunk.of(os.urandom(256 << 10), SHA512_256) for _ in range(8)]
+        for chunk in chunks:
+            files.put_chunk(chunk)
+        server = self.server("chunk-server", "-s", store, "--max-requests", "5000")
+        for number in range(CLIENTS):
+            path = self.path_of(chunks[number % 8].chunk_id)
+            self.connect(server, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode() * 5)
+        # Another one is served meanwhile.
+        for chunk in chunks:
+            code, _ = self.fetch(server.port, self.path_of(chunk.chunk_id))
+            self.assertEqual(code, 200)
+        self.assertLess(self.resident(server), LARGEST_SET)
+        self.close_all()
+        self.assertEqual(server.stop(), 0)
+
+    def test_slow_writers(self) -> None:
+        """So do a thousand that announce an upload and don't send it; others still can."""
+        self.allow()
+        self.store("new")
+        server = self.server("chunk-server", "-w", "-s", self.path("new"))
+        path = self.path_of(bytes(32)).encode()
+        head = b"PUT %b HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n" % path
+        for _ in range(CLIENTS - 1):
+            self.connect(server, head + bytes(50_000))
+        chunk_id = min(self.chunks)
+        stored = (self.folder / "store" / self.path_of(chunk_id)[1:]).read_bytes()
+        code, _ = self.fetch(server.port, self.path_of(chunk_id), "PUT", body=stored)
+        self.assertEqual(code, 200)
+        self.assertLess(self.resident(server), LARGEST_SET)
+        self.assertEqual([f.chunk_id for f in self.files("new").all_files()], [chunk_id])
+        # Otherwise they would be waited for.
+        self.close_all()
+        self.assertEqual(server.stop(), 0)
+
+    def test_too_many(self) -> None:
+        """Connections that are too many are closed at once, and the others go on."""
+        server = self.server("chunk-server", "-s", self.path("store"), "--max-connections", "50")
+        for _ in range(60):
+            self.connect(server, b"")
+
+        def closed() -> int:
+            count = 0
+            for client in self.open:
+                client.setblocking(False)
+                try:
+                    count += client.recv(1) == b""
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    count += 1
+            return count
+
+        wait_until(lambda: closed() == 10, "the end of ten connections")
+        self.close_all()
+        self.assert_serves(server.port)
+        self.assertEqual(server.stop(), 0)
