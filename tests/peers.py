@@ -46,7 +46,6 @@ PEERS = {
     "casync": Peer("casync", "casync"),
     "chromium": Peer("chromium", "chromium"),
     "curl": Peer("curl", "curl"),
-    "nginx": Peer("nginx", "nginx-light", ("-v",)),
     "tinyproxy": Peer("tinyproxy", "tinyproxy-bin", ("-v",)),
     "ceph-mon": Peer("ceph-mon", "ceph-mon"),
     "ceph-osd": Peer("ceph-osd", "ceph-osd"),
