@@ -21,7 +21,7 @@ from tests.command_line import ROOT
 from tests.peers import peer
 
 ETC = ROOT / "etc"
-UNITS = sorted((ETC / "systemd").iterdir())
+UNITS = sorted((*ETC.rglob("*.service"), *ETC.rglob("*.socket")))
 
 
 class OwnTests(SynchronousTestCase):
@@ -45,7 +45,9 @@ class OwnTests(SynchronousTestCase):
         for unit in UNITS:
             for line in re.findall(r"^ExecStart=(.+)$", unit.read_text(), re.MULTILINE):
                 env, program, name, *args = shlex.split(line)
-                self.assertEqual((env, program), ("/usr/bin/env", "desync"))
+                if program != "desync":
+                    continue
+                self.assertEqual(env, "/usr/bin/env")
                 self.assertIn(name, table.available())
                 parsed = pflag.parse(args, pflag.spellings_of(commands[name].flags))
                 self.assertEqual(parsed.arguments, [])
@@ -74,7 +76,13 @@ class PeerTests(SynchronousTestCase):
     def test_systemd(self) -> None:
         """systemd knows every line of the units, and finds little in them to be afraid of."""
         analyze = peer("systemd-analyze")
-        self.run_peer(analyze, "verify", "--man=no", *map(str, UNITS))
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        for unit in UNITS:
+            # Programs needn't be installed here.
+            text = re.sub(r"(?m)^(Exec\w+=)\S+", r"\1/bin/true", unit.read_text())
+            (folder / unit.name).write_text(text)
+        self.run_peer(analyze, "verify", "--man=no", *map(str, folder.iterdir()))
         for unit in UNITS:
             if unit.suffix == ".service":
                 self.run_peer(analyze, "security", "--offline=yes", "--threshold=20", str(unit))

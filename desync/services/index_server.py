@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from desync.chunking.digests import Digest
-from desync.errors import UsageError
 from desync.stores.index_local import LocalIndexStore
 from desync.stores.location import parse_location
+from desync.stores.opening import open_index_store
 from desync.stores.threads import StoreThreads
 
 from .counters import Counters
@@ -36,10 +36,13 @@ def _open_store(
     location = parse_location(settings.store)
     # What the configuration says has to make sense for local stores too.
     config = settings.load_config(environ)
-    config.index_options_for(settings.store.rstrip("/") + "/index", settings.store_flags)
-    if not location.is_local:
-        raise UsageError(f"{location.shown}: indexes at {location.scheme}:// can't be served yet")
-    return LocalIndexStore(location.path, reactor, digest=Digest.named(settings.digest))
+    index = settings.store.rstrip("/") + "/index"
+    options = config.index_options_for(index, settings.store_flags)
+    digest = Digest.named(settings.digest)
+    if location.is_local:
+        return LocalIndexStore(location.path, reactor, digest=digest)
+    store, _ = open_index_store(index, options, reactor, digest, writing=settings.writable)
+    return store
 
 
 def index_service(
