@@ -74,7 +74,7 @@ class PeerTests(SynchronousTestCase):
         self.assertNotIn("Unknown", said)
 
     def test_systemd(self) -> None:
-        """systemd knows every line of the units, and finds little to be afraid of in the servers'."""
+        """systemd knows every line of the units, and finds the servers' harmless."""
         analyze = peer("systemd-analyze")
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()

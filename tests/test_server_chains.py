@@ -45,8 +45,8 @@ class ChainTests(Case):
         wait_until(lambda: "failed to retrieve chunk" in second.said, "the reason")
         self.assertNotIn("Bearer", second.said)
         # In another form, too.
-        options = {"store-options": {third.url: {"uncompressed": True}}}
-        plain = self.write("plain.json", json.dumps(options).encode())
+        uncompressed = {"store-options": {third.url: {"uncompressed": True}}}
+        plain = self.write("plain.json", json.dumps(uncompressed).encode())
         self.run_process(
             *("--config", plain, "extract", "-s", third.url, self.path("a.caibx")),
             self.path("plain"),
