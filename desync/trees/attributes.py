@@ -88,13 +88,11 @@ class Attributes:
         :param descriptor: open.
         :param has_acl: whether it may have got access control lists from its directory.
         """
-        mode = metadata[0]
-        restored = self._set_owner(descriptor, metadata, path, True)
+        restored = self._set_owner(descriptor, metadata, path)
         if has_acl or metadata[7:] != _NOTHING_MORE:
             self._set_more(descriptor, metadata, path, new=not has_acl)
-        mode = self._mode(mode, restored)
         try:
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, self._mode(metadata.mode, restored))
         except OSError as error:
             self._shortfall.fail(path(), "set its mode", error)
         if self._times:
@@ -120,31 +118,25 @@ class Attributes:
 
     def for_old_file(
         self, descriptor: int, metadata: Metadata, path: PathOf, found: os.stat_result
-    ) -> bool:
+    ) -> None:
         """
         Make the metadata of a file or directory that was there already what the archive has,
         leaving alone what is right.
 
         :param found: what it is like now.
-        :returns: whether anything was changed.
         """
-        changes = _Changes()
-        restored = self._set_owner(descriptor, metadata, path, False, found)
-        changed = not self._is_owner(metadata, found) and restored
-        self._set_more(descriptor, metadata, path, new=False, changes=changes)
+        restored = self._set_owner(descriptor, metadata, path, found)
+        self._set_more(descriptor, metadata, path, new=False)
         mode = self._mode(metadata.mode, restored)
         try:
             if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
                 os.fchmod(descriptor, mode)
-                changed = True
         except OSError as error:
             self._shortfall.fail(path(), "set its mode", error)
         if self._times and not self._has_time(metadata.mtime, os.fstat(descriptor).st_mtime_ns):
             self._set_time(descriptor, metadata.mtime, path)
-            changed = True
         if self._more_flags:
             self._set_flags(descriptor, metadata, path)
-        return changed or changes.any
 
     def for_special(
         self, place: int, metadata: Metadata, path: PathOf, has_acl: bool = False
@@ -155,7 +147,7 @@ class Attributes:
         :param place: what :func:`.confined.open_place` gave.
         """
         node = node_at(place)
-        restored = self._set_owner(node, metadata, path, True)
+        restored = self._set_owner(node, metadata, path)
         if has_acl or metadata[7:] != _NOTHING_MORE:
             self._set_more(node, metadata, path, new=not has_acl)
         try:
@@ -195,6 +187,14 @@ class Attributes:
                 os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
             except OSError as error:
                 self._shortfall.fail(path(), "set its time", error)
+
+    def is_right_symlink(self, metadata: Metadata, found: os.stat_result) -> bool:
+        """Tell whether there is nothing to be done about a link that was there already."""
+        if metadata.xattrs or metadata.selinux is not None:
+            return False
+        if self._chown and not self._is_owner(metadata, found):
+            return False
+        return not self._times or self._has_time(metadata.mtime, found.st_mtime_ns)
 
     def may_keep(self, metadata: Metadata, found: os.stat_result) -> bool:
         """
@@ -255,7 +255,6 @@ class Attributes:
         node: int | str,
         metadata: Metadata,
         path: PathOf,
-        new: bool,
         found: os.stat_result | None = None,
     ) -> bool:
         """Set the owner, and say whether it is the archive's now."""
@@ -307,7 +306,6 @@ class Attributes:
         path: PathOf,
         *,
         new: bool,
-        changes: _Changes | None = None,
     ) -> None:
         """
         Set what is kept in xattrs.
@@ -324,6 +322,8 @@ class Attributes:
                     error = OSError(errno.EPERM, "archives have no such attributes")
                     self._shortfall.fail(path(), f"set its xattr {os.fsdecode(name)}", error)
             gone = {key for key in present if key.startswith(("user.", "trusted."))}
+            if self.go:
+                gone |= present & {_FCAPS_XATTR}
         else:
             gone = set()
         if self.has_acls:
@@ -344,9 +344,6 @@ class Attributes:
             except OSError as error:
                 if error.errno not in _ABSENT:
                     self._shortfall.fail(path(), f"remove its xattr {key}", error)
-            else:
-                if changes is not None:
-                    changes.any = True
         for key, value in wanted.items():
             try:
                 if key in present and _get_xattr(node, key) == value:
@@ -354,9 +351,6 @@ class Attributes:
                 _set_xattr(node, key, value)
             except OSError as error:
                 self._shortfall.fail(path(), f"set its {_NAMES.get(key, f'xattr {key}')}", error)
-            else:
-                if changes is not None:
-                    changes.any = True
 
     def _may_set(self, key: bytes) -> bool:
         # casync records these two namespaces only; whatever else its archives have was put there
@@ -413,12 +407,6 @@ class Attributes:
                 set_subvolume_read_only(descriptor, True)
         except OSError as error:
             self._shortfall.fail(path(), "set its attributes", error)
-
-
-class _Changes:
-    """Whether something was changed."""
-
-    any = False
 
 
 _NAMES: Final = {

@@ -431,20 +431,20 @@ class TreeWriter:
         name, metadata, target = event
         self._name = name
         self._note(name)
+        assert self._attributes is not None
         try:
             os.symlink(target, name, dir_fd=self._parent)
         except FileExistsError:
-            if not self._is_link_to(name, target):
+            found = os.stat(name, dir_fd=self._parent, follow_symlinks=False)
+            if not stat.S_ISLNK(found.st_mode) or self._target(name) != target:
                 self._clear(name)
                 os.symlink(target, name, dir_fd=self._parent)
-        assert self._attributes is not None
+            elif self._attributes.is_right_symlink(metadata, found):
+                return
         self._attributes.for_symlink(name, self._parent, metadata, self._path)
 
-    def _is_link_to(self, name: bytes, target: bytes) -> bool:
-        try:
-            return os.readlink(name, dir_fd=self._parent) == target
-        except OSError:
-            return False
+    def _target(self, name: bytes) -> bytes:
+        return os.readlink(name, dir_fd=self._parent)
 
     def _device(self, event: catar.Device) -> None:
         self._make_node(event.name, event.metadata, os.makedev(event.major, event.minor))
