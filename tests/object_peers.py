@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import itertools
 import os
+import re
 import subprocess
 import sys
 from typing import NamedTuple
@@ -81,6 +82,12 @@ class Service(NamedTuple):
         """Read an object."""
         status, answer = self.call("GET", f"/{bucket}/{key}")
         return answer if status == 200 else None
+
+    def empty(self, bucket: str) -> None:
+        """Remove the objects of a bucket, of which there are a thousand at most."""
+        _, listing = self.call("GET", f"/{bucket}")
+        for key in re.findall("<Key>([^<]*)</Key>", listing.decode()):
+            self.call("DELETE", f"/{bucket}/{key}")
 
     def older(self, seconds: float) -> None:
         """Make all objects older. moto only."""

@@ -13,6 +13,7 @@ import json
 import signal
 from typing import NamedTuple
 
+from tests.readme_buckets import asks_for, bucket_holds, has_bucket, has_keys
 from tests.readme_sandbox import (
     Given,
     Then,
@@ -66,7 +67,7 @@ FEATURES = {
     "index-server": False,
     "mount": True,
     "reload": True,
-    "s3": False,
+    "s3": True,
     "seeds": True,
     "sftp": False,
     "ssh": True,
@@ -276,6 +277,31 @@ s3+https://s3.internal.company/bucket/prefix?lookup=dns
 s3+https://example.com/bucket/prefix?lookup=auto
 """,
         needs=("s3",),
+        given=(has_bucket("store", "blob"), has_keys, has_index("blob.caibx", "blob")),
+        then=(
+            prints_figures("blob", in_store=True),
+            asks_for(
+                {
+                    "s3+https://s3-eu-west-3.amazonaws.com/desync.bucket": (
+                        "https://s3-eu-west-3.amazonaws.com/desync.bucket/chunk"
+                    ),
+                    "s3+https://s3-eu-west-3.amazonaws.com/desync.bucket/prefix": (
+                        "https://s3-eu-west-3.amazonaws.com/desync.bucket/prefix/chunk"
+                    ),
+                    "s3+http://127.0.0.1:9000/store": "http://127.0.0.1:9000/store/chunk",
+                    "s3+http://127.0.0.1:9000/bucket/prefix?lookup=path": (
+                        "http://127.0.0.1:9000/bucket/prefix/chunk"
+                    ),
+                    "s3+https://s3.internal.company/bucket/prefix?lookup=dns": (
+                        "https://bucket.s3.internal.company/prefix/chunk"
+                    ),
+                    "s3+https://example.com/bucket/prefix?lookup=auto": (
+                        "https://example.com/bucket/prefix/chunk"
+                    ),
+                }
+            ),
+        ),
+        run="desync info -s s3+http://127.0.0.1:9000/store?lookup=path blob.caibx",
         section="S3 chunk stores",
     ),
     Example(
@@ -736,8 +762,8 @@ client# desync make -s /some/store http://192.168.1.1:8080/file.vmdk.caibx file.
         "S3_ACCESS_KEY=mykey S3_SECRET_KEY=mysecret desync make -s s3+http://127.0.0.1:9000/store"
         " index.caibx /some/blob",
         needs=("s3",),
-        given=(has_file("/some/blob"),),
-        then=(describes("index.caibx", "blob"),),
+        given=(has_file("/some/blob"), has_bucket("store")),
+        then=(describes("index.caibx", "blob"), bucket_holds("store", "blob")),
     ),
     Example(
         "mount",
@@ -812,6 +838,13 @@ exec desync mount-index --store-file stores.json index.caibx /some/mnt
         "It is counted which chunks of an index are in a local store or in S3.",
         "desync info --format=json -s /tmp/store -s s3+http://127.0.0.1:9000/store /path/to/index",
         needs=("s3",),
+        given=(
+            has_store("/tmp/store"),
+            has_bucket("store", "blob"),
+            has_keys,
+            has_index("/path/to/index", "blob"),
+        ),
+        then=(prints_figures("blob", in_store=True),),
     ),
     Example(
         "info_local",
