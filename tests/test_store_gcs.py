@@ -28,8 +28,8 @@ from desync.stores.gcs import GCSBucket, open_gcs, open_gcs_indexes
 from desync.stores.gcs_tokens import GoogleTokens
 from desync.stores.location import parse_location
 from desync.stores.object_chunks import ObjectChunkStore
+from desync.stores.object_requests import Requests
 from desync.stores.threads import StoreThreads
-from desync.stores.web import Web
 from desync.testing.batch_contract import BatchContract, ids_of
 from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.index_contract import IndexTargetContract
@@ -149,7 +149,7 @@ class StrictTests(TestCase):
             self.url,
             bucket,
             location,
-            Web(reactor, options),
+            Requests(location, options, reactor, {}),
             GoogleTokens(location, threads),
             Attempts(reactor, options),
             4,

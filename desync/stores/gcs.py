@@ -4,7 +4,7 @@
 Stores in Google Cloud Storage, over its JSON API.
 
 google-auth gets the tokens (:mod:`.gcs_tokens`); requests go over Twisted's connections
-(:mod:`.web`).
+(:mod:`.object_requests`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from .concurrently import concurrently
 from .gcs_tokens import GoogleTokens, NoTokens
 from .object_chunks import ObjectChunkStore, open_chunks
 from .object_indexes import ObjectIndexStore
+from .object_requests import UNWANTED, Requests, header, retry_after, time_of
 from .objects import IBucket, Listed, ObjectMissing, ObjectTooLarge, Page, shown
 from .threads import StoreThreads
-from .web import ERROR_LIMIT, Answer, AnswerTooLarge, Web, WebError, retry_after, time_of
+from .web import AnswerTooLarge, WebError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from desync.options import StoreOptions
 
     from .gcs_tokens import Tokens
+    from .http_connection import Answer
     from .location import Location
     from .threads import Threads
 
@@ -61,7 +63,7 @@ class GCSBucket:
     :param service: the URL of the service, without a slash at its end.
     :param bucket: the name.
     :param location: how messages name it.
-    :param web: makes requests.
+    :param requests: makes them.
     :param tokens: what requests carry.
     :param attempts: says how often requests are made again.
     :param concurrency: how many objects are removed at a time.
@@ -73,7 +75,7 @@ class GCSBucket:
         service: str,
         bucket: str,
         location: str,
-        web: Web,
+        requests: Requests,
         tokens: Tokens,
         attempts: Attempts,
         concurrency: int,
@@ -83,7 +85,7 @@ class GCSBucket:
         self._bucket = bucket
         self._path = f"/storage/v1/b/{quote(bucket, safe='')}"
         self._service = service
-        self._web = web
+        self._requests = requests
         self._tokens = tokens
         self._attempts = attempts
         self._concurrency = concurrency
@@ -176,7 +178,7 @@ class GCSBucket:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        await self._web.close()
+        await self._requests.close()
         if self._threads is not None:
             await self._threads.stop()
 
@@ -188,7 +190,7 @@ class GCSBucket:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         *,
-        limit: int = ERROR_LIMIT,
+        limit: int = UNWANTED,
         good: Sequence[int] = (200,),
     ) -> Answer:
         """
@@ -200,7 +202,7 @@ class GCSBucket:
         :raises StoreError: if it failed too often.
         """
         tail = f"?{urlencode(query, quote_via=quote, errors='surrogateescape')}" if query else ""
-        url = f"{self._service}{path}{tail}".encode("ascii")
+        url = f"{self._service}{path}{tail}"
         made = 0
         renewed = False
         while True:
@@ -209,9 +211,7 @@ class GCSBucket:
             if token:
                 sent["Authorization"] = f"Bearer {token}"
             try:
-                answer = await self._web.request(
-                    method.encode("ascii"), url, sent, body, limit=limit
-                )
+                answer = await self._requests.request(method, url, sent, body, limit=limit)
             except AnswerTooLarge:
                 raise ObjectTooLarge from None
             except WebError as error:
@@ -277,7 +277,7 @@ def _listed(item: dict[str, Any]) -> Listed:
 
 def _request_of(answer: Answer, before: str = " (", after: str = ")") -> str:
     """Name the request as the service does, for whoever runs it."""
-    name = shown(answer.header("x-guploader-uploadid"))
+    name = shown(header(answer, b"x-guploader-uploadid"))
     return f"{before}request {name}{after}" if name else ""
 
 
@@ -299,7 +299,7 @@ def _open(location: Location, options: StoreOptions, reactor: Any) -> tuple[GCSB
         service,
         bucket,
         location.shown,
-        Web(reactor, options),
+        Requests(location.shown, options, reactor, os.environ),
         tokens,
         Attempts(reactor, options),
         options.n,

@@ -4,12 +4,13 @@
 Stores in S3: Amazon's, Ceph's, MinIO's and others that speak its protocol.
 
 botocore finds the credentials and signs (:mod:`.s3_credentials`, :mod:`.s3_signing`); requests go
-over Twisted's connections (:mod:`.web`).
+over Twisted's connections (:mod:`.object_requests`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from base64 import b64encode
 from contextlib import suppress
@@ -23,6 +24,7 @@ from desync.errors import StoreError, StoreRefused
 from .attempts import Attempts
 from .object_chunks import ObjectChunkStore, open_chunks
 from .object_indexes import ObjectIndexStore
+from .object_requests import UNWANTED, Requests, header, retry_after, time_of
 from .objects import IBucket, ObjectMissing, ObjectTooLarge, shown
 from .s3_answers import (
     LIST_LIMIT,
@@ -37,7 +39,7 @@ from .s3_credentials import Credentials
 from .s3_places import parse_place
 from .s3_signing import EMPTY, Keys, Signer
 from .threads import StoreThreads
-from .web import ERROR_LIMIT, Answer, AnswerTooLarge, Web, WebError, retry_after, time_of
+from .web import AnswerTooLarge, WebError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from desync.chunking.digests import Digest
     from desync.options import StoreOptions
 
+    from .http_connection import Answer
     from .location import Location
     from .objects import Listed, Page
     from .s3_places import Place
@@ -101,7 +104,7 @@ class S3Bucket:
 
     :param place: where it is.
     :param location: how messages name it.
-    :param web: makes requests.
+    :param requests: makes them.
     :param credentials: give keys.
     :param attempts: says how often requests are made again.
     """
@@ -110,14 +113,14 @@ class S3Bucket:
         self,
         place: Place,
         location: str,
-        web: Web,
+        requests: Requests,
         credentials: Credentials,
         attempts: Attempts,
         threads: Threads | None = None,
     ) -> None:
         self.location = location
         self._place = place
-        self._web = web
+        self._requests = requests
         self._credentials = credentials
         self._attempts = attempts
         self._threads = threads
@@ -243,7 +246,7 @@ class S3Bucket:
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        await self._web.close()
+        await self._requests.close()
         if self._threads is not None:
             await self._threads.stop()
 
@@ -258,7 +261,7 @@ class S3Bucket:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         checksum: str = EMPTY,
-        limit: int = ERROR_LIMIT,
+        limit: int = UNWANTED,
         good: Sequence[int] = (200,),
     ) -> Answer:
         """
@@ -327,13 +330,13 @@ class S3Bucket:
             if signer is None or signer.keys != keys or signer.region != region:
                 signer = self._signer = Signer(keys, region, lambda: time.time() + self._skew)
             signed = signer.sign(method, url, signed, checksum)
-        return await self._web.request(
-            method.encode("ascii"), url.encode("ascii"), signed, body, limit=limit
-        )
+        # The connection says itself which host it asks for.
+        sent = {name: value for name, value in signed.items() if name != "Host"}
+        return await self._requests.request(method, url, sent, body, limit=limit)
 
     def _follow(self, trouble: Trouble, answer: Answer) -> bool:
         """Learn from an answer that the bucket is elsewhere; tells whether there was something."""
-        region = shown(answer.header("x-amz-bucket-region")) or trouble.region
+        region = shown(header(answer, b"x-amz-bucket-region")) or trouble.region
         moved = answer.status in _MOVED
         if (
             not moved
@@ -345,7 +348,7 @@ class S3Bucket:
         if region:
             self._region = region
         if moved:
-            where = answer.header("location") or trouble.endpoint
+            where = header(answer, b"location") or trouble.endpoint
             self._place = self._place.moved(region, where) or self._place
         return (self._place, self._region) != before
 
@@ -387,7 +390,7 @@ class S3Bucket:
 
 def _request_of(trouble: Trouble, answer: Answer, before: str = " (", after: str = ")") -> str:
     """Name the request as the service does, for whoever runs it."""
-    name = shown(answer.header("x-amz-request-id")) or trouble.request_id
+    name = shown(header(answer, b"x-amz-request-id")) or trouble.request_id
     return f"{before}request {name}{after}" if name else ""
 
 
@@ -395,8 +398,9 @@ def _open(location: Location, options: StoreOptions, reactor: Any) -> tuple[S3Bu
     place, prefix = parse_place(location)
     threads = StoreThreads(reactor, 1)
     credentials = Credentials(options.s3, location.shown, threads)
-    web = Web(reactor, options)
-    bucket = S3Bucket(place, location.shown, web, credentials, Attempts(reactor, options), threads)
+    requests = Requests(location.shown, options, reactor, os.environ)
+    attempts = Attempts(reactor, options)
+    bucket = S3Bucket(place, location.shown, requests, credentials, attempts, threads)
     return bucket, prefix
 
 
