@@ -52,6 +52,14 @@ NARROW = frozenset({"--with=unix", "--without=best"})
 """Features whose archives can't record large ids."""
 
 
+PATTERNS = (
+    *("*.o", "foo\n!a/foo", "/foo", "a/b/", "b/c", "a/*/c", "/a/b/*\n!/a/b/foo", "*", ".*"),
+    *("!foo\n*", "sp ace", "  foo  ", "foo\r", "[a-c]", "a/", "foo/", "//foo", "a//b///", "#foo"),
+    *("\\#foo", "f\\oo", "! foo", "**/foo", "a/**", "[!a]", "[[:alpha:]]", "[[:digit:]A]", "[]"),
+    *("a/b/c/\n!z", "fo?\n!a/b/foo", "!/a\na", "\t foo", "foo #x", "!a/\n/a", "[.]hid", "?hid"),
+)
+
+
 class CasyncTreeTests(CommandCase):
     """A tree that has everything, packed by both."""
 
@@ -108,6 +116,18 @@ class CasyncTreeTests(CommandCase):
         (root / ".caexclude").write_bytes(b"of-1*\n!of-17\nlevel0/level1/level3\n/empty\nsticky/\n")
         (root / "level0" / ".caexclude").write_bytes(b"# deeper\n  bottom  \n[ab]*\n")
         self.assert_same("--with=best")
+
+    def test_patterns(self) -> None:
+        """Patterns of all kinds mean the same to both."""
+        root = self.tree.root.parent / "patterns"
+        for name in ("a/b/c/z", "a/b/y.o", "a/x.o", "a/foo", "a/b/foo", "d/keep.o", ".hid", "foo"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        for name in ("sp ace", "t", "1", "A"):
+            (root / name).touch()
+        for pattern in PATTERNS:
+            (root / ".caexclude").write_text(pattern + "\n")
+            self.assert_same("--with=best", root=root)
 
     def test_shift(self) -> None:
         """Owners, and whom access control lists name, are shifted and taken modulo by both."""

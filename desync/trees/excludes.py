@@ -54,20 +54,19 @@ def parse(text: bytes) -> list[Pattern]:
     """
     Read the patterns of a file.
 
-    :raises BadPattern: if a line has an empty component, or ``.`` or ``..`` for one.
+    :raises BadPattern: if a line has no component, or ``.`` or ``..`` for one.
     """
     patterns = []
     for number, raw in enumerate(text.split(b"\n"), 1):
-        line = raw.strip(b" \t\r")
+        line = raw.strip(b" \t")
         if not line or line.startswith(b"#"):
             continue
         keeps = line.startswith(b"!")
         body = line[1:] if keeps else line
         anchored = b"/" in body
         directories_only = body.endswith(b"/")
-        body = body.removesuffix(b"/").removeprefix(b"/")
-        components = body.split(b"/")
-        if any(component in (b"", b".", b"..") for component in components) or b"\0" in body:
+        components = [component for component in body.split(b"/") if component]
+        if not components or b"." in components or b".." in components or b"\0" in body:
             raise BadPattern(f"line {number} is no pattern")
         compiled = tuple(map(_translate, components))
         patterns.append(Pattern(keeps, directories_only, anchored, compiled))
@@ -149,11 +148,20 @@ def _translate(glob: bytes) -> re.Pattern[bytes]:
 
 
 def _end_of_set(glob: bytes, at: int) -> int:
-    start = at
-    if glob[start : start + 1] in (b"!", b"^"):
-        start += 1
+    if glob[at : at + 1] in (b"!", b"^"):
+        at += 1
     # A bracket that comes first stands for itself.
-    return glob.find(b"]", start + 1)
+    if glob[at : at + 1] == b"]":
+        at += 1
+    while at < len(glob):
+        found = _CLASS.match(glob, at)
+        if found is not None:
+            at = found.end()
+        elif glob[at : at + 1] == b"]":
+            return at
+        else:
+            at += 1
+    return -1
 
 
 def _translate_set(content: bytes) -> bytes:
@@ -163,6 +171,11 @@ def _translate_set(content: bytes) -> bytes:
     ranges = []
     at = 0
     while at < len(content):
+        found = _CLASS.match(content, at)
+        if found is not None:
+            ranges.append(_CLASSES[found[1]])
+            at = found.end()
+            continue
         low = content[at]
         if content[at + 1 : at + 2] == b"-" and at + 2 < len(content):
             high = content[at + 2]
@@ -175,3 +188,20 @@ def _translate_set(content: bytes) -> bytes:
     if not ranges:
         return rb"[\x00-\xff]" if negated else rb"(?!)"
     return b"[" + (b"^" if negated else b"") + b"".join(ranges) + b"]"
+
+
+_CLASSES: Final = {
+    b"alnum": rb"0-9A-Za-z",
+    b"alpha": rb"A-Za-z",
+    b"blank": rb"\x20\t",
+    b"cntrl": rb"\x00-\x1f\x7f",
+    b"digit": rb"0-9",
+    b"graph": rb"\x21-\x7e",
+    b"lower": rb"a-z",
+    b"print": rb"\x20-\x7e",
+    b"punct": rb"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e",
+    b"space": rb"\x20\t-\r",
+    b"upper": rb"A-Z",
+    b"xdigit": rb"0-9A-Fa-f",
+}
+_CLASS: Final = re.compile(rb"\[:(" + b"|".join(_CLASSES) + rb"):\]")
