@@ -300,6 +300,20 @@ class FailureTests(BlobCase):
         self.assertEqual(blob.read(100 * CHUNK, 5), plain[:5])
         self.assertIn(missing, self.supply.asked)
 
+    def test_defect(self) -> None:
+        """A supply that breaks is an error for its reader, and leaves nobody waiting."""
+        blob = self.blob()
+
+        def broken(wanted: Sequence[Wanted]) -> None:
+            raise ZeroDivisionError("it broke")
+
+        for name in ("fetch", "fetch_ahead"):
+            self.patch(self.supply, name, broken)
+        for offset in (5000, 6000, 7000, 5000):
+            self.assert_fails(blob, offset)
+        self.assertEqual(len(self.said), 1)
+        self.assertIn("it broke", self.said[0])
+
     def test_stop(self) -> None:
         """When it is stopped all who wait get an error, and all who come; nothing is said."""
         blob = self.blob()

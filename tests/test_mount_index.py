@@ -13,8 +13,12 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
+from unittest import SkipTest
 
-from desync.mounting.mount import device_of
+from twisted.trial.unittest import SynchronousTestCase
+
+from desync.cli.mount_index import name_of
+from desync.mounting.mount import READ_AHEAD_KIB, device_of
 
 from .command_case import SIZES, CommandCase, sample
 from .command_line import desync_process
@@ -258,6 +262,40 @@ class TroubleTests(MountCase):
             self.assertEqual(mounted.file.read_bytes(), self.data)
 
 
+class PlaceTests(MountCase):
+    """The folder that something is mounted on."""
+
+    def test_content(self) -> None:
+        """A folder's content is hidden while something is mounted on it, and there afterwards."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root may do this")
+        Path(self.mountpoint, "own").write_bytes(b"own")
+        with self.mount() as mounted:
+            self.assertEqual(os.listdir(self.mountpoint), ["a"])
+            self.assertEqual(mounted.end(), (0, b"", ""))
+        self.assertEqual(os.listdir(self.mountpoint), ["own"])
+
+    def test_link(self) -> None:
+        """A link to a folder will do, and what is mounted by somebody else meanwhile stays."""
+        os.symlink(self.mountpoint, self.path("link"))
+        mounted = Mounted(
+            "-s", self.path("store"), self.path("a.caibx"), mountpoint=self.path("link")
+        )
+        with mounted:
+            self.assertEqual(mounted.file.read_bytes(), self.data)
+            self.assertEqual(mounted.end(), (0, b"", ""))
+        self.assert_unmounted()
+
+    def test_read_ahead(self) -> None:
+        """As root the kernel is told to read ahead further than it does by itself."""
+        with self.mount():
+            device = device_of(os.path.realpath(self.mountpoint))
+            setting = f"/sys/class/bdi/{device}/read_ahead_kb"
+            if not os.access(setting, os.W_OK):
+                raise SkipTest(f"{setting} can't be written")
+            self.assertEqual(int(Path(setting).read_text()), READ_AHEAD_KIB)
+
+
 class RefusalTests(MountCase):
     """What is refused, in a line."""
 
@@ -285,6 +323,31 @@ class RefusalTests(MountCase):
         ):
             self.assertIn(why, self.refused(*flags, index, self.mountpoint))
 
+    def test_no_libfuse(self) -> None:
+        """Without libfuse a line says what is missing."""
+        outcome = desync_process(
+            "mount-index",
+            *("-s", self.path("store"), self.path("a.caibx"), self.mountpoint),
+            environ={"FUSE_LIBRARY_PATH": self.path("nothing")},
+        )
+        self.assert_error(outcome, "libfuse 2 is not installed")
+
     def test_no_index(self) -> None:
         """An index that isn't one is named."""
         self.assertIn(self.file, self.refused("-s", self.path("store"), self.file, self.mountpoint))
+
+
+class NameTests(SynchronousTestCase):
+    """What the file is called."""
+
+    def test_names(self) -> None:
+        """It is called as the index, less the last extension, wherever that is."""
+        for index, name in (
+            ("-", "-"),
+            ("/a/b.c.caibx", "b.c"),
+            ("image", "image"),
+            (".caibx", ".caibx"),
+            ("http://host/x/image.raw.caibx", "image.raw"),
+            ("s3+http://host/bucket/image.caibx?lookup=path", "image"),
+        ):
+            self.assertEqual(name_of(index), name)

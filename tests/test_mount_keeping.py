@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
+from unittest import SkipTest
 
 from desync.mounting.copy_on_read import state_size
 
@@ -172,7 +174,7 @@ class KeepingTests(KeepingCase):
         os.rename(chunk, chunk + ".away")
         with self.keep("--cor-state-init", path) as mounted:
             mounted.wait_until(lambda: mounted.lines)
-            self.assertIn("1 chunks could not be loaded ahead", mounted.said)
+            self.assertIn("chunks that could not be loaded ahead: 1;", mounted.said)
             os.rename(chunk + ".away", chunk)
             self.assertEqual(mounted.file.read_bytes(), self.data)
 
@@ -224,6 +226,32 @@ class KeepingTroubleTests(KeepingCase):
             folder.rmdir()
             self.assert_error(mounted.end(), "failed to save state", str(self.state))
         self.assert_unmounted()
+
+
+class DiskFullTests(KeepingCase):
+    """A file that can't take all that is read."""
+
+    def test_full(self) -> None:
+        """What doesn't fit is read all the same, with one line, and isn't marked."""
+        mount, umount = shutil.which("mount"), shutil.which("umount")
+        if os.geteuid() != 0 or mount is None or umount is None:
+            raise SkipTest("only root can mount a small file system")
+        full = self.store("full")
+        subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "desync-test", full], check=True)
+        self.addCleanup(subprocess.run, [umount, "-l", full], check=True)
+        self.kept = Path(full) / "kept"
+        with self.keep() as mounted:
+            self.assertEqual(mounted.file.read_bytes(), self.data)
+            [line] = mounted.lines
+            self.assertIn(f"{self.kept}: it can't be written to: No space left", line)
+            self.assertEqual(mounted.end().code, 0)
+        named = self.positions(self.state.read_bytes())
+        self.assertTrue(named)
+        kept = self.kept.read_bytes()
+        for position in named:
+            start, length, _ = self.chunks[position]
+            part = slice(start, start + length)
+            self.assertEqual(kept[part], self.data[part])
 
 
 def _umask() -> int:

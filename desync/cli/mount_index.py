@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from desync.errors import DesyncError, UsageError
 
 from .command import argument, command, flag, waiting_store_flags
 from .flags import INTEGER, STRINGS
-from .indexes import STANDARD, read_index
+from .indexes import STANDARD, is_local_index, read_index
 from .invocation import Invocation
 from .storing import check_not_same
 
@@ -177,5 +178,5 @@ def name_of(index: str) -> str:
     """Name the file that is mounted: as the index, without its extension."""
     if index == STANDARD:
         return STANDARD
-    base = os.path.basename(index)
+    base = os.path.basename(index if is_local_index(index) else urlsplit(index).path)
     return os.path.splitext(base)[0] or base

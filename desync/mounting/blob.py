@@ -11,6 +11,7 @@ and one that couldn't be had is asked for again by the next who wants it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 import threading
@@ -21,7 +22,7 @@ from collections import OrderedDict
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from desync.errors import DesyncError, Interrupted, describe_os_error
+from desync.errors import Interrupted, describe_os_error
 
 from .supply import Wanted, settle
 
@@ -97,7 +98,7 @@ class Blob:
     A stream, to be read by any thread.
 
     :param index: what it is made of.
-    :param supply: where its chunks come from; replaced by setting :attr:`supply`.
+    :param supply: where its chunks come from.
     :param say: told in a line what couldn't be read, and why; called in any thread.
     :param cache_size: how many bytes of decoded chunks are kept.
     :param kept: the file where chunks that were read are kept, if there is one.
@@ -114,7 +115,7 @@ class Blob:
         kept: CopyOnRead | None = None,
     ) -> None:
         self._index = index
-        self.supply = supply
+        self._supply = supply
         self._say = say
         self.size = index.size
         self._ends = ends_of(index)
@@ -159,7 +160,7 @@ class Blob:
             return 0
         try:
             self._read(view, offset, size)
-        except (DesyncError, OSError, MemoryError) as error:
+        except Exception as error:
             self._complain(offset, error)
             raise OSError(errno.EIO, str(error)) from None
         return size
@@ -171,12 +172,9 @@ class Blob:
             stop = self._position_of(offset + size - 1) + 1
         chunks = list(self._index.chunks(first, stop))
         found, fresh = self._find(first, chunks)
-        ahead = self._follow(offset, offset + size, stop)
-        if ahead:
-            supply = self.supply
-            for begin in range(0, len(ahead), supply.batch):
-                supply.fetch_ahead(ahead[begin : begin + supply.batch])
-        self._fetch(fresh)
+        with _answering(fresh):
+            self._fetch_ahead(offset, offset + size, stop)
+            self._fetch(fresh)
         end = offset + size
         for number, (start, length, chunk_id) in enumerate(chunks):
             begin = max(start, offset)
@@ -199,6 +197,13 @@ class Blob:
                 self._kept.keep(first + number, chunk)
             part[:] = memoryview(chunk)[skip : skip + len(part)]
 
+    def _fetch_ahead(self, begin: int, end: int, stop: int) -> None:
+        ahead = self._follow(begin, end, stop)
+        size = self._supply.batch
+        with _answering(ahead):
+            for first in range(0, len(ahead), size):
+                self._supply.fetch_ahead(ahead[first : first + size])
+
     def _position_of(self, offset: int) -> int:
         return bisect_right(self._ends, offset)
 
@@ -218,7 +223,8 @@ class Blob:
         fresh: list[Wanted] = []
         with self._lock:
             found = self._hold_or_want(chunk_id, length, fresh)
-        self._fetch(fresh)
+        with _answering(fresh):
+            self._fetch(fresh)
         return found.wait() if isinstance(found, Wanted) else found
 
     def _find(
@@ -274,7 +280,7 @@ class Blob:
                 each.fail(Interrupted())
             settle(fresh)
         elif fresh:
-            self.supply.fetch(fresh)
+            self._supply.fetch(fresh)
 
     def _settled(self, wanted: Sequence[Wanted]) -> None:
         with self._lock:
@@ -312,7 +318,7 @@ class Blob:
             stream = self._stream_of(begin, end)
             if stream is None or self._stopped:
                 return []
-            return list(self._ahead(stream, stop))
+            return self._ahead(stream, stop)
 
     def _stream_of(self, begin: int, end: int) -> _Stream | None:
         for stream in self._streams:
@@ -337,18 +343,19 @@ class Blob:
         stream.window = min(largest, 2 * stream.window or _FIRST_WINDOW)
         return stream
 
-    def _ahead(self, stream: _Stream, stop: int) -> Iterator[Wanted]:
+    def _ahead(self, stream: _Stream, stop: int) -> list[Wanted]:
         index = self._index
         upto = min(stream.at + stream.window, self.size)
         begin = max(stream.ahead, stop)
         if begin >= len(index):
-            return
+            return []
         reached = index.start(begin)
         # Not one by one, but as soon as half of the window is used up.
         if upto - reached < min(stream.window // 2, self.size - reached):
-            return
+            return []
         last = self._position_of(upto - 1) + 1
         stream.ahead = max(last, begin)
+        lacking = {}
         for number, (_, length, chunk_id) in enumerate(index.chunks(begin, last), begin):
             if (
                 chunk_id not in self._held
@@ -356,7 +363,8 @@ class Blob:
                 and not (length == self._null_length and self._is_null(chunk_id, length))
                 and not (self._kept is not None and self._kept.has(number))
             ):
-                yield self._want(chunk_id, length)
+                lacking[chunk_id] = length
+        return [self._want(chunk_id, length) for chunk_id, length in lacking.items()]
 
     def _complain(self, offset: int, error: BaseException) -> None:
         if self._stopped:
@@ -378,10 +386,22 @@ class Blob:
         with self._lock:
             self._stopped = True
             waiting = list(self._wanted.values())
-        self.supply.stop()
+        self._supply.stop()
         for wanted in waiting:
             wanted.fail(Interrupted())
         settle(waiting)
+
+
+@contextlib.contextmanager
+def _answering(wanted: Sequence[Wanted]) -> Iterator[None]:
+    """See to it that nobody waits for ever for what couldn't even be asked for."""
+    try:
+        yield
+    except BaseException as error:
+        for each in wanted:
+            each.fail(error)
+        settle([each for each in wanted if not each.is_settled])
+        raise
 
 
 def ends_of(index: Index) -> Sequence[int]:

@@ -177,15 +177,20 @@ class Mount:
                 detached = True
                 # Not what somebody else has mounted in the same place since.
                 if self._device is None or device_of(self._mountpoint.path) == self._device:
-                    detach(self._mountpoint.path)
+                    detach(self._mountpoint.path, self._device)
             self._reactor.callLater(0.01, look)
 
         look()
         await done
 
 
-def detach(path: str) -> None:
-    """Take a mount out of the tree, and break off what is under way in it if we may."""
+def detach(path: str, device: str | None = None) -> None:
+    """
+    Take a mount out of the tree, and break off what is under way in it.
+
+    :param device: of the mount, as :func:`device_of` gives it; without it, only root can break off
+        what others have open.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(path), _MNT_FORCE | _MNT_DETACH) == 0:
         return
@@ -201,6 +206,13 @@ def detach(path: str) -> None:
             timeout=_PATIENCE,
             check=False,
         )
+    if device is not None:
+        minor = device.partition(":")[2]
+        with (
+            contextlib.suppress(OSError),
+            open(f"/sys/fs/fuse/connections/{minor}/abort", "wb", buffering=0) as abort,
+        ):
+            abort.write(b"1")
 
 
 def device_of(path: str) -> str | None:

@@ -73,4 +73,4 @@ class Preload:
             self._left -= 1
             if self._left or not self._failed or self._stopped:
                 return
-        self._say(f"{self._failed} chunks could not be loaded ahead: {self._why}")
+        self._say(f"chunks that could not be loaded ahead: {self._failed}; {self._why}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -75,7 +75,7 @@ class RemoteSupply:
         if len(wanted) == 1:
             running = Deferred.fromCoroutine(self._fetch_one(wanted[0], answers))
         else:
-            running = self._batch.get_many(packed(answers.by_id), answers)
+            running = maybeDeferred(self._batch.get_many, packed(answers.by_id), answers)
         self._running.add(running)
 
         def ended(outcome: Any) -> None:

@@ -59,6 +59,11 @@ class Wanted:
         """Whether there has been an answer."""
         return self.plain is not None or self.error is not None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether that has been made known."""
+        return self._settled
+
     def have(self, plain: bytes | memoryview) -> None:
         """Answer with the chunk's bytes, which are known to be those of the id."""
         if len(plain) != self.length:
