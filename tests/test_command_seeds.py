@@ -168,6 +168,13 @@ class SeedTests(SeedCase):
         self.assertEqual(bytes(found), self.new)
         self.assertRegex(lines[-5], r"^to fetch: \d+ bytes in \d chunks$")
         self.assertRegex(lines[-1], r"^zeros: \d+ bytes in \d chunks$")
+        os.rename(self.path("old"), self.path("o\tl\x1bd"))
+        arguments = ("-s", self.path("store"), "--seed", self.path("o\tl\x1bd"))
+        outcome = self.run_command(
+            "extract", "--dry-run", *arguments, self.path("new.caibx"), self.path("out")
+        )
+        self.assertIn("o\\tl\\x1bd", outcome.text)
+        self.assertNotIn("\x1b", outcome.text)
 
 
 class BadSeedTests(SeedCase):

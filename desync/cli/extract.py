@@ -14,6 +14,7 @@ from .flags import BOOLEAN, STRINGS
 from .indexes import read_index
 from .invocation import Invocation
 from .storing import CODEC, check_not_same, start_pool, sync_flag
+from .streams import printable
 
 if TYPE_CHECKING:
     from desync.assembly.plan import Plan
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     examples=[
         "desync extract -s /path/to/store file.caibx largefile.bin",
         "desync extract -s http://192.168.1.1/ -c /path/to/cache file.caibx largefile.bin",
+        "desync extract -s /path/to/store --seed v1.img.caibx v2.img.caibx v2.img",
+        "desync extract -s http://192.168.1.1/ -k image.caibx /dev/sdc",
         "desync extract -s /first/store -s /second/store - largefile.bin < file.caibx",
     ],
 )
@@ -164,7 +167,7 @@ def show_plan(invocation: Invocation, plan: Plan, seeds: list[str]) -> None:
     """
     names = {"fetch": "store", "null": "zeros", "kept": "in place", "copy": "output"}
     for part in plan.parts():
-        origin = seeds[part.seed] if part.kind == "seed" else names[part.kind]
+        origin = printable(seeds[part.seed]) if part.kind == "seed" else names[part.kind]
         line = f"{part.start}\t{part.length}\t{origin}"
         if part.kind in ("seed", "copy"):
             line += f"\t{part.source}"
