@@ -54,12 +54,34 @@ from tests.readme_sandbox import (
 
 CORE = "core"
 
+
+def _served(server: str, *clients: str) -> str:
+    """
+    Give the lines that start a server at a port of its own, run clients, and end the server.
+
+    ``$URL`` in what the clients do stands for where it listens.
+    """
+    return "\n".join(
+        (
+            f"{server} -l 127.0.0.1:0 2> said &",
+            "server=$!",
+            'trap "kill $server" EXIT',
+            "until grep -q listening said; do kill -0 $server; sleep 0.1; done",
+            "URL=$(sed -n 's/^listening on //p' said)",
+            *clients,
+            "trap - EXIT",
+            "kill $server",
+            "wait $server",
+        )
+    )
+
+
 FEATURES = {
     CORE: True,
     "archives": True,
     "block-devices": True,
     "cache": True,
-    "chunk-server": False,
+    "chunk-server": True,
     "failover": True,
     "http": True,
     "https": False,
@@ -248,6 +270,19 @@ _BEFORE_THE_EXAMPLES = (
         "The stores in a store file can be groups too.",
         '{"stores":["/path/to/main|/path/to/backup"]}',
         needs=("failover", "chunk-server"),
+        given=(
+            has_store("/path/to/main", "blob"),
+            has_store("/path/to/backup"),
+            has_index("blob.caibx", "blob"),
+        ),
+        then=(is_rebuilt("blob"),),
+        run="""\
+echo '{"stores":["/path/to/main|/path/to/backup"]}' > stores.json
+"""
+        + _served(
+            "desync chunk-server --store-file stores.json",
+            'desync extract -s "$URL" blob.caibx blob',
+        ),
         section="Dynamic store configuration",
     ),
     Example(
@@ -693,12 +728,29 @@ desync extract \\
         "A local store is served on port 80.",
         "desync chunk-server -s /some/local/store",
         needs=("chunk-server",),
+        given=(has_store("/some/local/store", "blob"), has_index("blob.caibx", "blob")),
+        then=(is_rebuilt("blob"),),
+        run=_served(
+            "desync chunk-server -s /some/local/store",
+            'desync extract -s "$URL" blob.caibx blob',
+        ),
     ),
     Example(
         "chunk_server_proxy",
         "A server passes on what other servers have, and keeps it in a cache.",
         "desync chunk-server -s http://192.168.1.1/ -s ssh://192.168.1.2/store -c cache -l :8080",
         needs=("chunk-server", "http", "ssh", "cache"),
+        given=(
+            has_store("http://192.168.1.1/", "image-v1"),
+            has_store("ssh://192.168.1.2/store", "image-v2"),
+            has_store("cache"),
+            has_index("image-v2.caibx", "image-v2"),
+        ),
+        then=(is_rebuilt("image-v2"), holds("cache", "image-v2", fetched=True)),
+        run=_served(
+            "desync chunk-server -s http://192.168.1.1/ -s ssh://192.168.1.2/store -c cache",
+            'desync extract -s "$URL" image-v2.caibx image-v2',
+        ),
     ),
     Example(
         "chunk_server_reload",
@@ -717,6 +769,30 @@ echo '{"stores": ["http://192.168.1.2/"], "cache": "/tmp/cache"}` > stores.json
 killall -1 desync
 """,
         needs=("chunk-server", "reload", "http", "cache"),
+        given=(
+            has_store("http://192.168.1.1/", "image-v1"),
+            has_store("http://192.168.1.2/", "image-v2"),
+            has_store("/tmp/cache"),
+            has_index("image-v1.caibx", "image-v1"),
+            has_index("image-v2.caibx", "image-v2"),
+        ),
+        then=(
+            is_rebuilt("image-v1"),
+            is_rebuilt("image-v2"),
+            holds("/tmp/cache", "image-v1", "image-v2", fetched=True),
+        ),
+        run="""\
+echo '{"stores": ["http://192.168.1.1/"], "cache": "/tmp/cache"}' > stores.json
+"""
+        + _served(
+            "desync chunk-server --store-file stores.json",
+            'desync extract -s "$URL" image-v1.caibx image-v1',
+            """echo '{"stores": ["http://192.168.1.2/"], "cache": "/tmp/cache"}' > stores.json""",
+            # What killall does to all of that name.
+            "kill -1 $server",
+            "until grep -q reloaded said; do kill -0 $server; sleep 0.1; done",
+            'desync extract -s "$URL" image-v2.caibx image-v2',
+        ),
     ),
     Example(
         "index_server",
@@ -901,6 +977,16 @@ desync --config /path/to/client.json extract -s http://127.0.0.1:8080/ /path/to/
 
 """,  # noqa: E501
         needs=("chunk-server", "http"),
+        given=(has_store("/path/to/store", "blob"), has_index("/path/to/blob.caibx", "blob")),
+        then=(is_rebuilt("/path/to/blob"),),
+        run=_served(
+            'export DESYNC_HTTP_AUTH="Bearer abcabcabc"\ndesync chunk-server -s /path/to/store',
+            """echo '{"store-options": {"'$URL'":{"http-auth": "Bearer abcabcabc"}}}'"""
+            " > /path/to/client.json",
+            'desync --config /path/to/client.json extract -s "$URL" /path/to/blob.caibx'
+            " /path/to/blob",
+            'if desync extract -s "$URL" /path/to/blob.caibx /path/to/other; then exit 1; fi',
+        ),
     ),
     Example(
         "tls",
