@@ -121,29 +121,36 @@ class Rules:
 
 def _translate(glob: bytes) -> re.Pattern[bytes]:
     """Make a regular expression of what a shell matches one component of a path with."""
-    expression = b""
-    if glob[:1] in (b"*", b"?", b"["):
-        expression = rb"(?!\.)"
+    # What is between the stars.
+    parts = [b""]
     at = 0
     while at < len(glob):
         character = glob[at : at + 1]
         at += 1
         if character == b"*":
-            expression += b".*"
+            parts.append(b"")
         elif character == b"?":
-            expression += b"."
+            parts[-1] += b"."
         elif character == b"[":
             end = _end_of_set(glob, at)
             if end < 0:
-                expression += rb"\["
+                parts[-1] += rb"\["
                 continue
-            expression += _translate_set(glob[at:end])
+            parts[-1] += _translate_set(glob[at:end])
             at = end + 1
         elif character == b"\\" and at < len(glob):
-            expression += re.escape(glob[at : at + 1])
+            parts[-1] += re.escape(glob[at : at + 1])
             at += 1
         else:
-            expression += re.escape(character)
+            parts[-1] += re.escape(character)
+    expression = parts[0]
+    if len(parts) > 1:
+        # The first place that a part fits is as good as any later one. Without going back to it, no
+        # pattern takes long.
+        expression += b"".join(b"(?>.*?" + part + b")" for part in parts[1:-1] if part)
+        expression += b".*" + parts[-1]
+    if glob[:1] in (b"*", b"?", b"["):
+        expression = rb"(?!\.)" + expression
     return re.compile(expression, re.DOTALL)
 
 
