@@ -15,8 +15,10 @@ to it::
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from desync.errors import DesyncError
 from desync.running import run_with_reactor
 
 if TYPE_CHECKING:
@@ -155,8 +157,11 @@ def run_layered(
     """
 
     async def operation(reactor: Any) -> _T:
+        from desync.chunking import kernels
         from desync.stores.threads import StoreThreads
 
+        with suppress(DesyncError):  # kernels that aren't there: whoever needs them says so
+            kernels.keep_memory()
         session = Layered(invocation, reactor, StoreThreads(reactor))
         try:
             return await work(session)
