@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from desync.errors import InvalidArchive
 from desync.formats import catar, catar_seek, posix_acl
-from desync.formats.posix_acl import PosixAcl
+from desync.formats.node_acls import access_acl, default_acl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from desync.formats.catar import AclEntry, Metadata
     from desync.formats.catar_seek import Node
 
 _T = TypeVar("_T")
@@ -155,12 +154,10 @@ class ArchiveTree:
             found["security.capability"] = metadata.fcaps
         if metadata.selinux is not None:
             found["security.selinux"] = metadata.selinux
-        access = _access_acl(metadata)
+        access, default = access_acl(metadata), default_acl(metadata)
         if access is not None:
             found[posix_acl.ACCESS_XATTR] = posix_acl.encode(access)
-        if metadata.default_acl is not None:
-            acl = metadata.default_acl
-            default = PosixAcl(*acl[:4], _numbers(acl.users), _numbers(acl.groups))
+        if default is not None:
             found[posix_acl.DEFAULT_XATTR] = posix_acl.encode(default)
         return found
 
@@ -227,22 +224,3 @@ def _key(path: str) -> bytes:
 
 def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
-
-
-def _access_acl(metadata: Metadata) -> PosixAcl | None:
-    acl = metadata.acl
-    if acl is None or acl.group_obj is None:
-        return None
-    mode = metadata.mode
-    return PosixAcl(
-        mode >> 6 & 7,
-        acl.group_obj,
-        mode & 7,
-        mode >> 3 & 7,
-        _numbers(acl.users),
-        _numbers(acl.groups),
-    )
-
-
-def _numbers(entries: tuple[AclEntry, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((entry.id, entry.permissions) for entry in entries)

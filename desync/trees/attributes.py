@@ -20,7 +20,7 @@ from desync import umask
 from desync.formats import catar, posix_acl
 from desync.formats import flags as feature
 from desync.formats.catar import AclEntry, Metadata
-from desync.formats.posix_acl import PosixAcl
+from desync.formats.node_acls import access_acl, default_acl
 
 from . import inode_flags
 from .confined import node_at
@@ -361,36 +361,19 @@ class Attributes:
 
     def _acls(self, metadata: Metadata) -> dict[str, bytes]:
         found = {}
-        mode = metadata.mode
-        if metadata.acl is not None and metadata.acl.group_obj is not None:
-            found[posix_acl.ACCESS_XATTR] = posix_acl.encode(
-                PosixAcl(
-                    mode >> 6 & 7,
-                    metadata.acl.group_obj,
-                    mode & 7,
-                    mode >> 3 & 7,
-                    self._named(metadata.acl.users, self._owners.user),
-                    self._named(metadata.acl.groups, self._owners.group),
-                )
-            )
-        if metadata.default_acl is not None:
-            acl = metadata.default_acl
-            found[posix_acl.DEFAULT_XATTR] = posix_acl.encode(
-                PosixAcl(
-                    acl.user_obj,
-                    acl.group_obj,
-                    acl.other,
-                    acl.mask,
-                    self._named(acl.users, self._owners.user),
-                    self._named(acl.groups, self._owners.group),
-                )
-            )
+        access = access_acl(metadata, self._user_of, self._group_of)
+        if access is not None:
+            found[posix_acl.ACCESS_XATTR] = posix_acl.encode(access)
+        default = default_acl(metadata, self._user_of, self._group_of)
+        if default is not None:
+            found[posix_acl.DEFAULT_XATTR] = posix_acl.encode(default)
         return found
 
-    def _named(
-        self, entries: tuple[AclEntry, ...], find: Callable[[bytes | None, int], int]
-    ) -> tuple[tuple[int, int], ...]:
-        return tuple((find(entry.name, entry.id), entry.permissions) for entry in entries)
+    def _user_of(self, entry: AclEntry) -> int:
+        return self._owners.user(entry.name, entry.id)
+
+    def _group_of(self, entry: AclEntry) -> int:
+        return self._owners.group(entry.name, entry.id)
 
     def _set_flags(self, descriptor: int, metadata: Metadata, path: PathOf) -> None:
         """Set the quota project and the attributes of chattr and FAT, the locking ones last."""

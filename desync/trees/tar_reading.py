@@ -14,29 +14,19 @@ Hard links, which archives don't know, become files of their own.
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import os
 import stat
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Final, NamedTuple
-from urllib.parse import unquote_to_bytes
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from desync.errors import InvalidArchive
-from desync.formats import acl_text, catar, posix_acl
-from desync.formats.catar import Acl, AclEntry, DefaultAcl, Event, Metadata
-from desync.formats.posix_acl import PosixAcl
+from desync.formats import catar
+from desync.formats.catar import Event, Metadata
 
+from .tar_links import Offsets, Spool
 from .tar_members import TarMembers
-
-_SCHILY: Final = "SCHILY.xattr."
-_LIBARCHIVE: Final = "LIBARCHIVE.xattr."
-_ACCESS: Final = "SCHILY.acl.access"
-_DEFAULT: Final = "SCHILY.acl.default"
-_SELINUX: Final = "RHT.security.selinux"
-_FCAPS: Final = b"security.capability"
+from .tar_metadata import metadata_of, to_bytes
 
 _KINDS: Final = {
     tarfile.DIRTYPE: stat.S_IFDIR,
@@ -48,8 +38,6 @@ _KINDS: Final = {
 
 #: The label of a volume. It is no file.
 _VOLUME: Final = b"V"
-
-_FORBIDDEN: Final = frozenset(b"/:\x7f") | frozenset(range(0x21))
 
 
 class TarOptions(NamedTuple):
@@ -105,7 +93,7 @@ class _Tree:
         self._left_out = left_out
         self._open: list[_OpenDirectory] = []
         self._holds_back: bool | None = None
-        self._originals = _Spool(options.spool_limit) if members.file is None else _Offsets(members)
+        self._originals = Spool(options.spool_limit) if members.file is None else Offsets()
 
     def events(self) -> Iterator[Event]:
         try:
@@ -167,7 +155,7 @@ class _Tree:
     def _event(self, name: bytes, member: tarfile.TarInfo, kind: int) -> Event:
         metadata = self._metadata(member, kind)
         if kind == stat.S_IFLNK:
-            return catar.Symlink(name, metadata, _bytes(member.linkname))
+            return catar.Symlink(name, metadata, to_bytes(member.linkname))
         if kind in (stat.S_IFCHR, stat.S_IFBLK):
             return catar.Device(name, metadata, member.devmajor, member.devminor)
         if kind == stat.S_IFIFO:
@@ -255,7 +243,7 @@ class _Tree:
         """Look through a file to tell whether a directory's content follows its entry."""
         way: list[_OpenDirectory] = [_OpenDirectory(b"")]
         for member in self._members.headers():
-            path = [name for name in _bytes(member.name).split(b"/") if name not in (b"", b".")]
+            path = [name for name in to_bytes(member.name).split(b"/") if name not in (b"", b".")]
             common = 0
             wanted = path if member.isdir() else path[:-1]
             for opened, name in zip(way[1:], wanted, strict=False):
@@ -273,7 +261,7 @@ class _Tree:
 
     def _names(self, text: str) -> list[bytes]:
         """Divide a path; one that leads out of the tree is refused, one from its root taken."""
-        names = [name for name in _bytes(text).split(b"/") if name not in (b"", b".")]
+        names = [name for name in to_bytes(text).split(b"/") if name not in (b"", b".")]
         for name in names:
             bad = catar.why_bad_name(name)
             if bad is not None:
@@ -282,211 +270,11 @@ class _Tree:
 
     def _metadata(self, member: tarfile.TarInfo, kind: int) -> Metadata:
         try:
-            return self._read_metadata(member, kind)
+            return metadata_of(
+                member,
+                kind,
+                xattrs_only=self._options.xattrs_only,
+                no_time=self._options.no_time,
+            )
         except ValueError as error:
             raise self._invalid(f"{member.name[:200]}: {error}") from None
-
-    def _read_metadata(self, member: tarfile.TarInfo, kind: int) -> Metadata:
-        mode = kind | (0o777 if kind == stat.S_IFLNK else member.mode & 0o7777)
-        records = member.pax_headers
-        mtime = 0 if self._options.no_time else _nanoseconds(records.get("mtime"), member.mtime)
-        metadata = Metadata(
-            mode,
-            member.uid,
-            member.gid,
-            mtime,
-            user=_owner(member.uname) if member.uid else None,
-            group=_owner(member.gname) if member.gid else None,
-        )
-        if not records:
-            return metadata
-        xattrs = _xattrs(records)
-        fcaps = acl = default = None
-        selinux = records.get(_SELINUX)
-        if kind != stat.S_IFLNK:
-            access = _acl(records.get(_ACCESS))
-            given = _acl(records.get(_DEFAULT)) if kind == stat.S_IFDIR else None
-            if self._options.xattrs_only:
-                if access is not None and not access.is_minimal:
-                    xattrs[posix_acl.ACCESS_XATTR.encode()] = posix_acl.encode(access)
-                if given is not None:
-                    xattrs[posix_acl.DEFAULT_XATTR.encode()] = posix_acl.encode(given)
-            else:
-                fcaps = xattrs.pop(_FCAPS, None) if kind == stat.S_IFREG else None
-                if access is not None and access.mask is not None:
-                    acl = _archived_acl(access)
-                    mode = mode & ~0o777 | access.user_obj << 6 | access.mask << 3 | access.other
-                default = None if given is None else _archived_default(given)
-        return metadata._replace(
-            mode=mode,
-            xattrs=tuple(sorted(xattrs.items())),
-            acl=acl,
-            default_acl=default,
-            fcaps=fcaps,
-            selinux=_bytes(selinux).rstrip(b"\0") or None if selinux else None,
-        )
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _owner(name: str) -> bytes | None:
-    encoded = _bytes(name)
-    if not encoded or not _FORBIDDEN.isdisjoint(encoded) or len(encoded) > catar.OWNER_NAME_LIMIT:
-        return None
-    return encoded
-
-
-def _nanoseconds(record: str | None, seconds: float) -> int:
-    """Read a time exactly, which a floating point number doesn't hold."""
-    if record is not None:
-        sign = -1 if record.startswith("-") else 1
-        whole, _, rest = record.lstrip("-").partition(".")
-        if len(whole) > 20 or not (whole + rest).isascii() or not (whole + rest).isdigit():
-            raise ValueError(f"the time {record[:40]!r}")
-        return sign * (int(whole or "0") * 1_000_000_000 + int(rest[:9].ljust(9, "0")))
-    return int(seconds) * 1_000_000_000
-
-
-def _xattrs(records: Mapping[str, str]) -> dict[bytes, bytes]:
-    """Collect extended attributes, of which bsdtar writes each in two ways."""
-    found: dict[bytes, bytes] = {}
-    for keyword, value in records.items():
-        if keyword.startswith(_LIBARCHIVE):
-            name = unquote_to_bytes(keyword.removeprefix(_LIBARCHIVE))
-            padded = value + "=" * (-len(value) % 4)
-            found.setdefault(name, base64.b64decode(padded))
-    for keyword, value in records.items():
-        if keyword.startswith(_SCHILY):
-            found[_bytes(keyword.removeprefix(_SCHILY))] = _bytes(value)
-    for name in found:
-        if b"\0" in name or not all(name.partition(b".")):
-            raise ValueError(f"an extended attribute named {name[:40]!r}")
-    return found
-
-
-def _acl(text: str | None) -> PosixAcl | None:
-    if not text:
-        return None
-    return acl_text.read(text, _uid_of, _gid_of)
-
-
-def _uid_of(name: str) -> int | None:
-    try:
-        import pwd
-
-        return pwd.getpwnam(name).pw_uid
-    except (ImportError, KeyError):
-        return None
-
-
-def _gid_of(name: str) -> int | None:
-    try:
-        import grp
-
-        return grp.getgrnam(name).gr_gid
-    except (ImportError, KeyError):
-        return None
-
-
-def _archived_acl(acl: PosixAcl) -> Acl:
-    return Acl(_entries(acl.users), _entries(acl.groups), acl.group_obj)
-
-
-def _archived_default(acl: PosixAcl) -> DefaultAcl:
-    return DefaultAcl(
-        acl.user_obj,
-        acl.group_obj,
-        acl.other,
-        acl.mask,
-        _entries(acl.users),
-        _entries(acl.groups),
-    )
-
-
-def _entries(named: tuple[tuple[int, int], ...]) -> tuple[AclEntry, ...]:
-    return tuple(AclEntry(number, bits) for number, bits in named)
-
-
-class _Offsets:
-    """Where in a file the members are that hard links may lead to."""
-
-    is_full = False
-
-    def __init__(self, members: TarMembers) -> None:
-        self._offsets: dict[bytes, int] = {}
-
-    def begin(
-        self, path: bytes, member: tarfile.TarInfo, event: Event
-    ) -> Callable[[bytes], object]:
-        self._offsets[path] = member.offset
-        return _ignore
-
-    def find(self, path: bytes) -> int | None:
-        return self._offsets.get(path)
-
-    def alias(self, path: bytes, original: bytes) -> None:
-        self._offsets[path] = self._offsets[original]
-
-    def close(self) -> None:
-        self._offsets.clear()
-
-
-class _Spool:
-    """A copy of the first files of a stream, which hard links may lead to."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._file: IO[bytes] | None = None
-        self._closing = contextlib.ExitStack()
-        self._kept: dict[bytes, tuple[Event, int]] = {}
-        self.is_full = False
-
-    def begin(
-        self, path: bytes, member: tarfile.TarInfo, event: Event
-    ) -> Callable[[bytes], object]:
-        size = event.size if isinstance(event, catar.File) else 0
-        if size > self._limit - self._size:
-            self.is_full = True
-            self._kept.pop(path, None)
-            return _ignore
-        self._kept[path] = (event, self._size)
-        self._size += size
-        return self._keep
-
-    def _keep(self, data: bytes) -> None:
-        if self._file is None:
-            spool = tempfile.TemporaryFile
-            self._file = self._closing.enter_context(spool(prefix="desync-tar-"))
-        self._file.write(data)
-
-    def find(self, path: bytes) -> tuple[Event, Iterator[bytes]] | None:
-        found = self._kept.get(path)
-        if found is None:
-            return None
-        event, offset = found
-        size = event.size if isinstance(event, catar.File) else 0
-        return event, self._content(offset, size)
-
-    def _content(self, offset: int, size: int) -> Iterator[bytes]:
-        while size:
-            assert self._file is not None
-            self._file.flush()
-            data = os.pread(self._file.fileno(), min(size, 1 << 18), offset)
-            if not data:
-                raise OSError("the temporary file was truncated")
-            offset += len(data)
-            size -= len(data)
-            yield data
-
-    def alias(self, path: bytes, original: bytes) -> None:
-        self._kept[path] = self._kept[original]
-
-    def close(self) -> None:
-        self._closing.close()
-
-
-def _ignore(data: bytes) -> None:
-    pass

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from desync.formats import acl_text, catar
-from desync.formats.catar import Acl, AclEntry, DefaultAcl, Event, Metadata
-from desync.formats.posix_acl import PosixAcl
+from desync.formats.catar import Event, Metadata
+from desync.formats.node_acls import access_acl, default_acl
 
 from .restoring import Shortfall
 
@@ -139,11 +139,10 @@ class TarWriter:
             records.append((b"SCHILY.xattr.security.capability", metadata.fcaps))
         if metadata.selinux is not None:
             records.append((b"RHT.security.selinux", metadata.selinux))
-        if metadata.acl is not None and metadata.acl.group_obj is not None:
-            access = _access_acl(metadata.mode, metadata.acl)
+        access, default = access_acl(metadata), default_acl(metadata)
+        if access is not None:
             records.append((b"SCHILY.acl.access", acl_text.write(access).encode()))
-        if metadata.default_acl is not None:
-            default = _default_acl(metadata.default_acl)
+        if default is not None:
             records.append((b"SCHILY.acl.default", acl_text.write(default).encode()))
         return records
 
@@ -160,33 +159,6 @@ def _seconds(nanoseconds: int) -> bytes:
     sign = "-" if nanoseconds < 0 else ""
     seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
     return f"{sign}{seconds}.{rest:09}".encode()
-
-
-def _access_acl(mode: int, acl: Acl) -> PosixAcl:
-    assert acl.group_obj is not None
-    return PosixAcl(
-        mode >> 6 & 7,
-        acl.group_obj,
-        mode & 7,
-        mode >> 3 & 7,
-        _numbers(acl.users),
-        _numbers(acl.groups),
-    )
-
-
-def _default_acl(acl: DefaultAcl) -> PosixAcl:
-    return PosixAcl(
-        acl.user_obj,
-        acl.group_obj,
-        acl.other,
-        acl.mask,
-        _numbers(acl.users),
-        _numbers(acl.groups),
-    )
-
-
-def _numbers(entries: tuple[AclEntry, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((entry.id, entry.permissions) for entry in entries)
 
 
 def _with_pax_header(info: tarfile.TarInfo, records: list[tuple[bytes, bytes]]) -> bytes:
