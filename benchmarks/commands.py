@@ -22,6 +22,8 @@ GO = "Go"
 CASYNC = "casync"
 
 GO_VARIABLE = "GO_DESYNC"
+REQUESTS = 10
+"""What clients and servers are told with -n, where they speak HTTP."""
 KERNELS_VARIABLE = "DESYNC_KERNELS"
 
 
@@ -94,6 +96,20 @@ class Party:
 
     def mount(self, index: str, store: str, folder: str) -> list[str] | None:
         """Mount a file, until a signal comes."""
+        return None
+
+    def serve(self, store: str, port: int) -> list[str] | None:
+        """Serve a store over HTTP to this machine, until a signal comes."""
+        return None
+
+    def extract_over(
+        self, index: str, url: str, file: str, config: str | None = None
+    ) -> list[str] | None:
+        """
+        Rebuild a file from a server, with :data:`REQUESTS` requests at a time.
+
+        :param config: a configuration file.
+        """
         return None
 
     def tar(self, index: str, tree: str, store: str) -> list[str] | None:
@@ -172,6 +188,17 @@ class Desync(Party):
     def mount(self, index: str, store: str, folder: str) -> list[str] | None:
         return self._command("mount-index", "-s", store, index, folder)
 
+    def serve(self, store: str, port: int) -> list[str] | None:
+        listen = f"127.0.0.1:{port}"
+        return [*self.program, "chunk-server", "-n", str(REQUESTS), "-s", store, "-l", listen]
+
+    def extract_over(
+        self, index: str, url: str, file: str, config: str | None = None
+    ) -> list[str] | None:
+        more = ["--config", config] if config else []
+        command = self._command("extract", "-n", str(REQUESTS), *more)
+        return [*command, "-s", url, index, file]
+
     def list_chunks(self, index: str) -> list[str] | None:
         return [*self.program, "list-chunks", index]
 
@@ -193,6 +220,30 @@ class Casync(Party):
 
     def untar(self, index: str, store: str, tree: str) -> list[str] | None:
         return [*self.program, "extract", f"--store={store}", index, tree]
+
+
+def nginx(folder: str, store: str, port: int) -> list[str] | None:
+    """
+    Write what nginx needs to serve a store, and give its command line.
+
+    :param folder: for its files.
+    :returns: None if it isn't installed.
+    """
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if program is None:
+        return None
+    user = "user root;" if os.geteuid() == 0 else ""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    config = os.path.join(folder, "nginx.conf")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(
+            f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error; {user}"
+            "events { worker_connections 256; }"
+            f"http {{ access_log off; {temporary} sendfile on; keepalive_requests 1000000;"
+            f"server {{ listen 127.0.0.1:{port}; root {store}; }} }}"
+        )
+    return [program, "-c", config, "-p", folder, "-e", f"{folder}/error"]
 
 
 def environment(home: str, **more: str) -> dict[str, str]:

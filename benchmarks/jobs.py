@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from desync.errors import DesyncError
 from desync.formats.index import Index
 from desync.stores.index_files import read_index
 
-from .commands import Party
+from .commands import OURS, Party, nginx
 from .place import Place
 
 
@@ -247,6 +249,33 @@ def _mount(how: str, place: Place, party: Party) -> Task | None:
     return Task(whole, folder, _nothing_to_check, wall)
 
 
+def _over_http(how: str, place: Place, party: Party) -> Task | None:
+    store, index = place.store(place.image())
+    folder = place.fresh()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = nginx(folder, store, port) if how == "nginx" else party.serve(store, port)
+    config = None
+    if how == "single" and party.name == OURS:
+        config = os.path.join(folder, "config.json")
+        with open(config, "w", encoding="ascii") as file:
+            options = {f"http://127.0.0.1:{port}/": {"single-requests": True}}
+            json.dump({"store-options": options}, file)
+    output = os.path.join(folder, "extracted")
+    client = party.extract_over(index, f"http://127.0.0.1:{port}/", output, config)
+    if server is None or client is None:
+        return None
+    program = str(Path(__file__).with_name("served.py"))
+    took = os.path.join(folder, "took")
+
+    def wall() -> float:
+        with open(took, encoding="ascii") as file:
+            return float(file.read())
+
+    argv = [sys.executable, program, took, str(port), *server, "--", *client]
+    return Task(argv, folder, lambda: _compare(place.image(), output), wall)
+
+
 def _help(place: Place, party: Party) -> Task | None:
     return _task(party.help(), place.fresh(), _nothing_to_check)
 
@@ -357,6 +386,28 @@ _ALL = (
         "5,000 reads of 4 KiB at random from a mount; the time is theirs",
         lambda place, party: _mount("random", place, party),
         room=2,
+    ),
+    Job(
+        "extract-http",
+        "extract from a chunk server of the same program on this machine",
+        lambda place, party: _over_http("own", place, party),
+        times_at_least=2.0,
+        without_avx512=1.5,
+        room=3,
+    ),
+    Job(
+        "http-single",
+        "the same, where ours asks for each chunk alone",
+        lambda place, party: _over_http("single", place, party),
+        times_at_least=1.0,
+        room=3,
+    ),
+    Job(
+        "extract-nginx",
+        "extract from nginx on this machine",
+        lambda place, party: _over_http("nginx", place, party),
+        times_at_least=1.0,
+        room=3,
     ),
     Job(
         "zeros",

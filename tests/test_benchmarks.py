@@ -533,12 +533,13 @@ class ProgramTests(SynchronousTestCase):
         saved, folder = self.mktemp(), self.mktemp()
         os.mkdir(folder)
         args = ["--alone", "--size", "300k", "--runs", "1", "--dir", folder, "--no-memory"]
-        jobs = ["--job", "index", "--job", "tar-present", "--job", "untar"]
-        code, out = self.program(*args, *jobs, "--json", saved)
+        jobs = ["index", "http-single", "tar-present", "untar"]
+        chosen = [word for job in jobs for word in ("--job", job)]
+        code, out = self.program(*args, *chosen, "--json", saved)
         self.assertEqual(code, 0, out)
         with open(saved, encoding="utf-8") as file:
             result = report.from_json(file.read())
-        self.assertEqual([row.job for row in result.rows], ["index", "tar-present", "untar"])
+        self.assertEqual([row.job for row in result.rows], jobs)
         for row in result.rows:
             self.assertEqual(len(row.parties[OURS].wall), 1)
         self.assertEqual(os.listdir(folder), [])

@@ -306,7 +306,12 @@ class EnvironmentTests(SynchronousTestCase):
             ("http://us%20er:p@h:1", Proxy("h", 1, False, "Basic dXMgZXI6cA==")),
         ):
             self.assertEqual(proxy_for("https", "x", 443, {"https_proxy": text}), expected)
-        for text in ("socks5://u:secret@h", "http://", "http://u:secret@h:x"):
+        for text in (
+            "socks5://u:secret@h",
+            "socks5://u:secret@h:1",
+            "http://",
+            "http://u:secret@h:x",
+        ):
             with self.assertRaises(ConfigError) as caught:
                 proxy_for("https", "x", 443, {"https_proxy": text})
             self.assertNotIn("secret", str(caught.exception))

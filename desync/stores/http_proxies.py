@@ -84,7 +84,8 @@ def _is_near(host: str) -> bool:
 def _parse(text: str, name: str) -> Proxy:
     try:
         url = urlsplit(text if "://" in text else f"http://{text}")
-        port = url.port or _PORTS[url.scheme]
+        usual = _PORTS[url.scheme]
+        port = url.port or usual
         host = url.hostname
     except (KeyError, ValueError):
         host = None
