@@ -75,7 +75,8 @@ class Provider(NamedTuple):
     folder: Callable[[Sandbox, str], Path]
 
 
-PROVIDERS: dict[str, Provider] = {"http": Provider(web_address, web_folder)}
+_WEB = Provider(web_address, web_folder)
+PROVIDERS: dict[str, Provider] = {"http": _WEB, "index-server": _WEB}
 """By feature. Whoever switches on a feature with hosts adds it here."""
 
 

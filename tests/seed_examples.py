@@ -86,7 +86,7 @@ FEATURES = {
     "http": True,
     "https": False,
     "in-place": True,
-    "index-server": False,
+    "index-server": True,
     "mount": True,
     "reload": True,
     "s3": True,
@@ -803,6 +803,15 @@ server# desync index-server -s /mnt/indexes --writable -l :8080
 client# desync make -s /some/store http://192.168.1.1:8080/file.vmdk.caibx file.vmdk
 """,
         needs=("index-server", "http"),
+        given=(has_store("/mnt/indexes"), has_store("/some/store"), has_file("file.vmdk")),
+        then=(
+            describes("/mnt/indexes/file.vmdk.caibx", "file.vmdk"),
+            holds("/some/store", "file.vmdk"),
+        ),
+        run=_served(
+            "desync index-server -s /mnt/indexes --writable",
+            'desync make -s /some/store "${URL}file.vmdk.caibx" file.vmdk',
+        ),
     ),
     Example(
         "cache_remote",
