@@ -26,6 +26,7 @@ import zstandard
 from desync.formats.index import Index
 from tests.command_line import NO_HOME, ROOT, desync
 from tests.loop_devices import loop_device
+from tests.peers import peer
 from tests.readme_hosts import DOWN, web_address, web_folder
 
 if TYPE_CHECKING:
@@ -82,8 +83,17 @@ PROVIDERS: dict[str, Provider] = {"http": _WEB, "index-server": _WEB}
 
 _SSH = """\
 #!/bin/sh
-while [ "$1" != -- ]; do shift; done
+while [ "$1" != -- ]; do
+    if [ "$1" = -s ]; then subsystem=1; fi
+    shift
+done
 shift 2
+if [ -n "$subsystem" ]; then
+    for place in /usr/lib/openssh /usr/lib/ssh /usr/libexec/openssh /usr/libexec; do
+        if [ -x $place/sftp-server ]; then exec $place/sftp-server; fi
+    done
+    exit 1
+fi
 exec sh -c "$*"
 """
 
@@ -101,7 +111,13 @@ def _ssh_folder(sandbox: Sandbox, url: str) -> Path:
     return sandbox.root / "far" / url.split("/")[2]
 
 
+def _sftp_address(sandbox: Sandbox, url: str) -> str:
+    peer("sshd")  # whose sftp-server it is
+    return _ssh_address(sandbox, url)
+
+
 PROVIDERS["ssh"] = Provider(_ssh_address, _ssh_folder)
+PROVIDERS["sftp"] = Provider(_sftp_address, _ssh_folder)
 
 
 class Result(NamedTuple):

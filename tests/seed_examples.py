@@ -91,7 +91,7 @@ FEATURES = {
     "reload": True,
     "s3": True,
     "seeds": True,
-    "sftp": False,
+    "sftp": True,
     "ssh": True,
 }
 """What the examples need, and whether it is there."""

@@ -48,6 +48,7 @@ REMOTE_OPENERS: dict[str, str] = {
     "gs": "desync.stores.gcs:open_gcs",
     "s3+http": "desync.stores.s3:open_s3",
     "s3+https": "desync.stores.s3:open_s3",
+    "sftp": "desync.stores.sftp:open_sftp",
     "ssh": "desync.stores.ssh:open_ssh",
 }
 
@@ -58,6 +59,7 @@ REMOTE_INDEX_OPENERS: dict[str, str] = {
     "gs": "desync.stores.gcs:open_gcs_indexes",
     "s3+http": "desync.stores.s3:open_s3_indexes",
     "s3+https": "desync.stores.s3:open_s3_indexes",
+    "sftp": "desync.stores.sftp:open_sftp_indexes",
 }
 
 # How often a request is made for an error-retry of 1 and more; schemes that aren't here don't
