@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from desync.assembly.pending import Pending
 from desync.errors import ChunkInvalid, FileError
@@ -37,6 +37,15 @@ class Uploaded(NamedTuple):
 
     chunks: int
     stored_bytes: int
+
+
+class Uploads(Protocol):
+    """What stores chunks of a file: :class:`ChunkUploads`, or what does it over SSH."""
+
+    async def upload(
+        self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
+    ) -> Uploaded:
+        """See :meth:`ChunkUploads.upload`."""
 
 
 class ChunkUploads:
@@ -75,7 +84,7 @@ class ChunkUploads:
             async def put(start: int, length: int, chunk_id: bytes) -> None:
                 nonlocal stored_bytes
                 chunk = await pending.watch(
-                    self._in_thread(_read, source, index, start, length, chunk_id)
+                    self._in_thread(read_chunk, source, index, start, length, chunk_id)
                 )
                 await self._target.put(chunk)
                 stored_bytes += chunk.stored_size
@@ -103,7 +112,12 @@ def _places(index: Index, ids: ChunkIds) -> Iterator[tuple[int, int, bytes]]:
             yield start, length, chunk_id
 
 
-def _read(source: SourceFile, index: Index, start: int, length: int, chunk_id: bytes) -> Chunk:
+def read_chunk(source: SourceFile, index: Index, start: int, length: int, chunk_id: bytes) -> Chunk:
+    """
+    Read a chunk of a file. Blocks.
+
+    :raises FileError: if the file isn't what the index says.
+    """
     buffer = bytearray(length)
     source.read_into(memoryview(buffer), start)
     chunk = Chunk(chunk_id, bytes(buffer))

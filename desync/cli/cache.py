@@ -55,6 +55,7 @@ def cache(
     What is there already isn't fetched. "-" reads an index from stdin.
     """
     from desync.operations.prune import needed_by
+    from desync.stores.location import parse_location
     from desync.stores.opening import check_scheme, local_source, local_target
 
     if not store:
@@ -66,15 +67,20 @@ def cache(
     local_source(store, invocation.store_options, invocation.digest)
     check_scheme(cache)
     local_target(cache, options, invocation.digest)
-    ids = needed_by(read_index(invocation, index) for index in indexes)
+    named = [read_index(invocation, index) for index in indexes]
+    ids = needed_by(named)
     ignored = ignored_ids(invocation, ignore, ignore_chunks)
     if ignored is not None:
         ids = ids.difference(ignored)
 
     async def work(session: Layered) -> Cached:
+        from desync.operations.cache import Cached
         from desync.operations.cache import cache as copy
 
         source = session.source(store)
+        if parse_location(cache).scheme == "ssh":
+            pushed = await session.ssh_uploads(cache).copy(source, named, ids, invocation.progress)
+            return Cached(len(ids), pushed.chunks)
         target = session.target(cache, options, sync_each=sync == "each")
         done = await copy(ids, source, target, invocation.progress, invocation.concurrency)
         if sync != "none":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from desync.assembly.fetch import ChunkDownloads
+    from desync.assembly.push import SshUploads
     from desync.assembly.upload import ChunkUploads
     from desync.interfaces import IChunkSource, IChunkTarget
     from desync.options import StoreOptions
@@ -108,12 +109,30 @@ class Layered:
 
     def uploads(
         self, location: str, options: Callable[[str], StoreOptions] | None = None
-    ) -> ChunkUploads:
+    ) -> ChunkUploads | SshUploads:
         """Open a store to put the chunks of a file into."""
         from desync.assembly.upload import ChunkUploads
+        from desync.stores.location import parse_location
 
+        if parse_location(location).scheme == "ssh":
+            return self.ssh_uploads(location)
         target = self.target(location, options)
         return ChunkUploads(target, self._threads.run, self._invocation.concurrency)
+
+    def ssh_uploads(self, location: str) -> SshUploads:
+        """Open a store over SSH to put chunks into."""
+        from desync.assembly.push import SshUploads
+        from desync.stores.location import parse_location
+
+        invocation = self._invocation
+        return SshUploads(
+            parse_location(location),
+            invocation.store_options(location),
+            invocation.digest,
+            self._reactor,
+            self._threads.run,
+            invocation.note,
+        )
 
     def stream_uploads(
         self, location: str, options: Callable[[str], StoreOptions] | None = None

@@ -14,7 +14,7 @@ from desync.jobs.source import SourceFile
 from desync.stores.local_files import LocalFiles
 
 if TYPE_CHECKING:
-    from desync.assembly.upload import ChunkUploads
+    from desync.assembly.upload import Uploads
     from desync.formats.index import Index
     from desync.progress import Progress
     from desync.workers.pool import Runner
@@ -37,7 +37,7 @@ class Chopped(NamedTuple):
 async def chop(
     index: Index,
     path: str | bytes,
-    store: LocalFiles | ChunkUploads,
+    store: LocalFiles | Uploads,
     pool: Runner,
     progress: Progress,
     ignore: ChunkIds | None = None,

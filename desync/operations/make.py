@@ -16,7 +16,7 @@ from desync.jobs.source import SourceFile
 from desync.stores.local_files import LocalFiles
 
 if TYPE_CHECKING:
-    from desync.assembly.upload import ChunkUploads
+    from desync.assembly.upload import Uploads
     from desync.chunking.digests import Digest
     from desync.chunking.sizes import ChunkSizes
     from desync.formats.index import Index
@@ -57,7 +57,7 @@ async def make(
     digest: Digest,
     pool: Runner,
     progress: Progress,
-    store: LocalFiles | ChunkUploads | None = None,
+    store: LocalFiles | Uploads | None = None,
     recheck_after: float = RECHECK_AFTER,
 ) -> Made:
     """

@@ -60,6 +60,7 @@ REMOTE_INDEX_OPENERS: dict[str, str] = {
     "s3+http": "desync.stores.s3:open_s3_indexes",
     "s3+https": "desync.stores.s3:open_s3_indexes",
     "sftp": "desync.stores.sftp:open_sftp_indexes",
+    "ssh": "desync.stores.ssh_push:open_ssh_indexes",
 }
 
 # How often a request is made for an error-retry of 1 and more; schemes that aren't here don't

@@ -1,0 +1,92 @@
+# Copyright (c) The desync-py authors.
+# SPDX-License-Identifier: BSD-3-Clause
+"""Writing over SSH: our commands push to casync and to our own server, through a real sshd."""
+
+from __future__ import annotations
+
+import os
+
+from .ssh_server import REMOTE_DESYNC
+from .test_ssh_peers import SshCase
+
+REMOTES = {"casync": "casync", "ours": REMOTE_DESYNC}
+
+
+class PushTests(SshCase):
+    """Chunks and indexes go to a store at the other end of ssh."""
+
+    def check(self, place: str, index: str) -> None:
+        """Make sure that a store has the image of an index."""
+        found = self.run_command("cat", "-s", self.path(f"{place}/store"), self.path(index))
+        self.assertEqual(found.out, self.data)
+
+    def make_place(self, name: str) -> str:
+        """Make an empty store, and give its location."""
+        os.makedirs(self.path(f"{name}/store"))
+        return f"ssh://server{self.folder}/{name}"
+
+    def test_make(self) -> None:
+        """make stores the chunks there, and the index here or there."""
+        for name, remote in REMOTES.items():
+            there = self.make_place(name)
+            made = self.desync(
+                "make", "-s", f"{there}/store", f"{there}/v1.caibx", "blob", remote=remote
+            )
+            self.assertIn("desync-push.caibx is left there", made.err)
+            self.assertEqual(
+                sorted(os.listdir(self.path(name))), ["desync-push.caibx", "store", "v1.caibx"]
+            )
+            self.check(name, f"{name}/v1.caibx")
+            self.desync("make", "-s", f"{there}/store", f"{name}.caibx", "blob", remote=remote)
+            self.check(name, f"{name}.caibx")
+            self.desync("list-chunks", f"{there}/v1.caibx", remote=remote)
+
+    def test_chop_and_cache(self) -> None:
+        """chop and cache store what an index names."""
+        self.make_served()
+        for name, remote in REMOTES.items():
+            there = self.make_place(name)
+            self.desync("chop", "-s", f"{there}/store", "v1.caibx", "blob", remote=remote)
+            self.check(name, "v1.caibx")
+            again = self.make_place(f"{name}2")
+            self.desync(
+                *("cache", "-s", "default.castr", "-c", f"{again}/store", "v1.caibx"),
+                remote=remote,
+            )
+            self.check(f"{name}2", "v1.caibx")
+
+    def test_not_believed(self) -> None:
+        """A server that says goodbye without having stored anything isn't believed."""
+        there = self.make_place("there")
+        liar = self.write(
+            "liar",
+            b"import os, struct, sys, time\n"
+            b"words = sys.argv\n"
+            b"push = 'push' in words\n"
+            b"flags = 0xa if push else 1\n"
+            b"os.write(1, struct.pack('<3Q', 24, 0x3c71d0948ca5fbee, flags))\n"
+            b"time.sleep(0.5)\n"
+            b"if push:\n"
+            b"    os.write(1, struct.pack('<2Q', 16, 0xad205dbf1a3686c3))\n"
+            b"else:\n"
+            b"    data = os.read(0, 1 << 20)[24 + 24:]\n"
+            b"    for at in range(0, len(data), 32):\n"
+            b"        if len(data[at:at + 32]) == 32:\n"
+            b"            missing = struct.pack('<2Q', 48, 0xd010f9fac82b7b6c)\n"
+            b"            os.write(1, missing + data[at:at + 32])\n"
+            b"time.sleep(1)\n",
+        )
+        outcome = self.desync(
+            *("make", "-s", f"{there}/store", "v1.caibx", "blob"), remote=f"python3 {liar}", code=1
+        )
+        self.assertRegex(outcome.err, "^Error: ssh://server/.*said goodbye, but doesn't have")
+        self.assertFalse((self.folder / "v1.caibx").exists())
+
+    def test_changed(self) -> None:
+        """A file that isn't what its index says is not pushed."""
+        self.make_served()
+        there = self.make_place("there")
+        self.write("blob", self.data[:-1] + b"x")
+        outcome = self.desync("chop", "-s", f"{there}/store", "v1.caibx", "blob", code=1)
+        self.assertIn("Error: ", outcome.err)
+        self.assertEqual(os.listdir(self.path("there")), ["store"])
