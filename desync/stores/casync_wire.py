@@ -76,7 +76,14 @@ class SessionProtocol(Protocol):
     # What we do
 
     def say(self, message: Message) -> None:
-        """Say something. See :meth:`desync.formats.protocol_session.Session.send`."""
+        """
+        Say something. See :meth:`desync.formats.protocol_session.Session.send`.
+
+        :raises SessionEnded: if the peer has ended the session, perhaps with what arrived together
+            with what this answers.
+        """
+        if self.session.over:
+            raise SessionEnded("the peer has ended the session")
         self.transport_.writeSequence(self.session.send(message))
 
     @property
