@@ -955,6 +955,21 @@ echo '{"store-options": {"http://store.host:8080/":{"uncompressed": true}}}' > /
 desync --config /path/to/client.json cache -s sftp://remote.host/store -c http://store.host:8080/ /path/to/blob.caibx
 """,  # noqa: E501
         needs=("chunk-server", "http", "sftp", "cache"),
+        given=(
+            has_store("/path/to/store/"),
+            has_store("sftp://remote.host/store", "blob"),
+            has_index("/path/to/blob.caibx", "blob"),
+        ),
+        then=(holds("/path/to/store/", "blob", extension=""),),
+        run=_served(
+            """echo '{"store-options": {"/path/to/store/":{"uncompressed": true}}}'"""
+            " > /path/to/server.json\n"
+            "desync --config /path/to/server.json chunk-server -w -u -s /path/to/store/",
+            """echo '{"store-options": {"'$URL'":{"uncompressed": true}}}'"""
+            " > /path/to/client.json",
+            'desync --config /path/to/client.json cache -s sftp://remote.host/store -c "$URL"'
+            " /path/to/blob.caibx",
+        ),
     ),
     Example(
         "uncompressed_local",
