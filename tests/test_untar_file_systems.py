@@ -58,6 +58,8 @@ class FileSystemTests(CommandCase):
             (tree / name).write_bytes(sample(100_000))
         target = self.assert_restored(tree)
         self.assertEqual(256, os.stat(target / "v").st_ino)
+        (tree / "in-place").write_bytes(sample(100_000, 1))
+        self.assert_restored(tree)
         self.assertRaises(OSError, (target / "ro" / "x").touch)
 
     def test_shared(self) -> None:

@@ -292,12 +292,9 @@ class TreeWriter:
         self._offset = 0
         self._note(name)
         try:
-            self._file = os.open(name, _NEW, _PRIVATE, dir_fd=self._parent)
+            self._open_new(name)
         except FileExistsError:
             self._begin_beside(name, size)
-        if metadata.flags and self._file >= 0:
-            assert self._attributes is not None
-            self._attributes.before_content(self._file, metadata, self._path)
         if not size:
             self._end_file()
 
@@ -319,9 +316,16 @@ class TreeWriter:
 
     def _open_temporary(self) -> None:
         temporary = _TEMPORARY + secrets.token_hex(8).encode()
-        self._file = os.open(temporary, _NEW, _PRIVATE, dir_fd=self._parent)
+        # First of all, so that an interrupt never takes the old file for the unfinished one.
         self._temporary = temporary
+        self._open_new(temporary)
         _lock(self._file)
+
+    def _open_new(self, name: bytes) -> None:
+        self._file = os.open(name, _NEW, _PRIVATE, dir_fd=self._parent)
+        if self._metadata.flags:
+            assert self._attributes is not None
+            self._attributes.before_content(self._file, self._metadata, self._path)
 
     def _payload(self, event: catar.Payload) -> None:
         data = event.data
@@ -381,10 +385,11 @@ class TreeWriter:
             self._open_temporary()
             self._copy_old(0, self._offset)
         attributes.for_new_file(self._file, self._metadata, self._path, self._has_acl)
+        descriptor = self._file
         if self._temporary is not None:
             self._install(self._temporary, self._name)
-            self._temporary = None
-        descriptor, self._file = self._file, -1
+        # From here on there is nothing unfinished.
+        self._file, self._temporary = -1, None
         attributes.lock(descriptor, self._metadata, self._path)
         os.close(descriptor)
         self._close_old()
