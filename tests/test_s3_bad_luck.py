@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as default_reactor
-from twisted.trial.unittest import TestCase
+from twisted.internet.error import CannotListenError
+from twisted.trial.unittest import SkipTest, TestCase
+from twisted.web.server import Site
 
 from desync.errors import ChunkInvalid, ChunkMissing, StoreError, StoreRefused
 from desync.formats.stored import Compressed, chunk_name
@@ -285,6 +287,19 @@ class ElsewhereTests(BadLuckCase):
         self.assertEqual(len(self.service.requests), 1)
         other.always = redirect(f"http://{self.host}/bucket")
         await self.fails(StoreRefused, self.open().get(bytes(32)), "TemporaryRedirect")
+
+    async def test_ipv6(self) -> None:
+        """The service may have an address of IPv6."""
+        site = Site(self.service)
+        try:
+            port = reactor.listenTCP(0, site, interface="::1")
+        except CannotListenError:
+            raise SkipTest("no IPv6 here") from None
+        self.addCleanup(port.stopListening)
+        self.host = f"[::1]:{port.getHost().port}"
+        store = self.open()
+        await store.put(self.chunk)
+        self.assertEqual((await store.get(self.chunk.chunk_id)).plain, self.chunk.plain)
 
     async def test_clock(self) -> None:
         """A clock that is wrong here or there doesn't matter."""
