@@ -22,6 +22,7 @@ from .command_line import Outcome, command, process_environ
 from .peers import peer
 from .pull_server import PullServer
 from .server_process import wait_until
+from .ssh_server import make_key
 
 
 class PullServiceCase(CommandCase):
@@ -211,21 +212,24 @@ class RefusalTests(PullServiceCase):
 
     def test_strangers(self) -> None:
         """A wrong key and an unknown user don't get in."""
-        from .ssh_server import make_key
-
         other = Path(self.path("keys")) / "stranger"
         make_key(other)
-        for options in (["-i", str(other), "-o", "IdentityFile=none"], ["-l", "nobody"]):
+        common = [
+            *(peer("ssh"), "-F", "none", "-p", str(self.server.port), "-o", "BatchMode=yes"),
+            *("-o", f"UserKnownHostsFile={self.folder}/keys/known_hosts"),
+            *("-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"),
+        ]
+        for user, key in (("alice", other), ("nobody", other.with_name("client"))):
             done = subprocess.run(
-                [self.server.program, *options, "server", "casync pull - - - os"],
+                [*common, "-i", str(key), f"{user}@127.0.0.1", "casync pull - - - os"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=60,
                 check=False,
             )
-            if options[0] == "-l":
-                self.assertIn(b"Permission denied", done.stderr)
-                self.assertEqual(done.stdout, b"")
+            self.assertIn(b"Permission denied", done.stderr)
+            self.assertEqual(done.stdout, b"")
+        self.assertEqual(len(self.server.logged("127.0.0.1 left without having logged in")), 2)
 
 
 class BadClientTests(PullServiceCase):

@@ -281,6 +281,7 @@ class _Link:
         self.transport = transport
         self.address = getattr(transport.transport.getPeer(), "host", "local")  # type: ignore[union-attr]
         self.user: str | None = None
+        self.is_turned_away = False
         self.since = now
         self.seen = -1
         self.sessions: set[ServerSession] = set()
@@ -358,11 +359,14 @@ class PullService(Service):
             self._turn_away(link, "too many connections from an address")
 
     def _turn_away(self, link: _Link, why: str) -> None:
+        link.is_turned_away = True
         _log.warn("{address} turned away: {why}", address=link.address, why=why)
         link.transport.transport.abortConnection()  # type: ignore[union-attr]
 
     def _lost(self, transport: Transport) -> None:
-        self._links.pop(transport, None)
+        link = self._links.pop(transport, None)
+        if link is not None and link.user is None and not link.is_turned_away:
+            _log.info("{address} left without having logged in", address=link.address)
         if not self._links:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
