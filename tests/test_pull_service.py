@@ -319,10 +319,10 @@ class BadClientTests(PullServiceCase):
         self.assertLess(int(resident.split()[1]), 400_000)
 
 
-class LimitTests(PullServiceCase):
-    """Clients that take too long, or are too many."""
+class TimeoutTests(PullServiceCase):
+    """Clients that take too long."""
 
-    arguments = ("--handshake-timeout", "1", "--idle-timeout", "2", "--max-per-user", "2")
+    arguments = ("--handshake-timeout", "5", "--idle-timeout", "2")
 
     def test_silent(self) -> None:
         """Who doesn't log in, or says nothing afterwards, is sent away."""
@@ -335,6 +335,12 @@ class LimitTests(PullServiceCase):
         self.assertNotEqual(process.wait(60), 0)
         self.assertTrue(self.server.logged("not logged in in time"))
         self.assertEqual(len(self.server.logged("pull os.*idle for too long")), 1)
+
+
+class LimitTests(PullServiceCase):
+    """Clients that are too many."""
+
+    arguments = ("--max-per-user", "2")
 
     def test_many(self) -> None:
         """One user has no more connections than he may have."""
