@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from desync.chunking.digests import SHA512_256
@@ -210,6 +210,25 @@ class SessionTests(TestCase):
         session.ask([bytes(32)], lambda messages, lost, why: waiting.errback(why or Exception()))
         with self.assertRaisesRegex(StoreError, "doesn't offer to pull chunks"):
             await waiting
+
+    async def test_silent(self) -> None:
+        """A server that greets and then says nothing is given up after a while."""
+        clock = Clock()
+        session = ChunkSession("far", lambda session: None)
+        end = connect(the_reactor(), session, _Silent())[1]
+        session.watch(clock, 60)
+        waiting: Deferred[Any] = Deferred()
+        session.ask([bytes(32)], lambda messages, lost, why: waiting.errback(why or Exception()))
+        clock.advance(60)
+        clock.advance(60)
+        self.assertNoResult(waiting)
+        end.write(p.Hello(int(Service.READABLE_STORE)).encode())
+        await deferLater(the_reactor(), 0.01)
+        clock.advance(60)
+        self.assertNoResult(waiting)
+        clock.advance(60)
+        self.failureResultOf(waiting, StoreError)
+        self.assertEqual(clock.getDelayedCalls(), [])
 
     async def test_close_under_way(self) -> None:
         """Closing fails what is under way, and nothing begins afterwards."""

@@ -17,7 +17,7 @@ from .casync_wire import SessionProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from desync.formats.protocol import Message
 
@@ -51,6 +51,7 @@ class ChunkSession(SessionProtocol):
         self._ever: set[bytes] = set()
         self._held = 0
         self._is_paused = False
+        self._watching: Any = None
         self._block: dict[Answered, list[ChunkData | Missing]] = {}
 
     @property
@@ -94,6 +95,29 @@ class ChunkSession(SessionProtocol):
             if not self.is_over:
                 self.transport_.resumeProducing()
 
+    def watch(self, reactor: Any, timeout: float) -> None:
+        """
+        End the session when it owes something and nothing has come for some time.
+
+        It may take as long as it likes to begin: somebody may have to type a password for ssh.
+
+        :param timeout: in seconds.
+        """
+        seen = (self.active, False)
+
+        def look() -> None:
+            nonlocal seen
+            if self.is_over:
+                return
+            waits = self.session.is_open and bool(self._waiting) and not self._is_paused
+            if waits and seen == (self.active, True):
+                self.finish(StoreError(self._where, f"no answer for {timeout:g} seconds"))
+                return
+            seen = (self.active, waits)
+            self._watching = reactor.callLater(timeout, look)
+
+        self._watching = reactor.callLater(timeout, look)
+
     def retire(self) -> None:
         """End the session as soon as it owes nothing."""
         self.is_retired = True
@@ -129,6 +153,8 @@ class ChunkSession(SessionProtocol):
             self.leave()
 
     def ended(self) -> None:
+        if self._watching is not None and self._watching.active():
+            self._watching.cancel()
         block, self._block = self._block, {}
         for answered, messages in block.items():
             answered(messages, [], None)
