@@ -27,7 +27,7 @@ from desync.formats.index import Index
 from tests.command_line import NO_HOME, ROOT, desync
 from tests.loop_devices import loop_device
 from tests.peers import peer
-from tests.readme_hosts import DOWN, web_address, web_folder
+from tests.readme_hosts import DOWN, TRUSTED, web_address, web_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ class Provider(NamedTuple):
 
 
 _WEB = Provider(web_address, web_folder)
-PROVIDERS: dict[str, Provider] = {"http": _WEB, "index-server": _WEB}
+PROVIDERS: dict[str, Provider] = {"http": _WEB, "https": _WEB, "index-server": _WEB}
 """By feature. Whoever switches on a feature with hosts adds it here."""
 
 
@@ -205,6 +205,7 @@ class Sandbox:
         return path
 
     def _environ(self) -> dict[str, str]:
+        trusted = self.root / TRUSTED
         return {
             **os.environ,
             **NO_HOME,
@@ -212,6 +213,7 @@ class Sandbox:
             "PATH": f"{self.root / 'bin'}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": str(ROOT),
             "DESYNC_PYTHON": sys.executable,
+            **({"SSL_CERT_FILE": str(trusted)} if trusted.exists() else {}),
         }
 
     def start(self, commands: str) -> Running:

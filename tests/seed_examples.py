@@ -76,6 +76,18 @@ def _served(server: str, *clients: str) -> str:
     )
 
 
+# The server's name as clients look for it: not in the common name any more. And without questions.
+_RUN_CERTIFICATES = """\
+openssl genrsa -out ca.key 2048
+openssl req -x509 -new -nodes -key ca.key -sha256 -days 3650 -out ca.crt -subj /CN=ca
+for name in server client; do
+  openssl genrsa -out $name.key 2048
+  openssl req -new -key $name.key -out $name.csr -subj /CN=$name
+  echo subjectAltName=IP:127.0.0.1 > names
+  openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out $name.crt -days 3650 -extfile names
+done
+"""  # noqa: E501
+
 FEATURES = {
     CORE: True,
     "archives": True,
@@ -84,7 +96,7 @@ FEATURES = {
     "chunk-server": True,
     "failover": True,
     "http": True,
-    "https": False,
+    "https": True,
     "in-place": True,
     "index-server": True,
     "mount": True,
@@ -832,6 +844,18 @@ client# desync make -s /some/store http://192.168.1.1:8080/file.vmdk.caibx file.
         "desync chunk-server -s s3+https://s3-eu-west-3.amazonaws.com/desync.bucket/prefix -c cache"
         " -l 127.0.0.1:https --cert cert.pem --key key.pem",
         needs=("chunk-server", "https", "s3", "cache"),
+        given=(
+            has_bucket("store", "blob"),
+            has_keys,
+            has_store("cache"),
+            has_index("blob.caibx", "blob"),
+        ),
+        then=(is_rebuilt("blob"), holds("cache", "blob", fetched=True)),
+        run=_served(
+            _RUN_CERTIFICATES + "desync chunk-server -s s3+http://127.0.0.1:9000/store -c cache"
+            " --cert server.crt --key server.key",
+            'desync extract --ca-cert ca.crt -s "$URL" blob.caibx blob',
+        ),
     ),
     Example(
         "make",
@@ -1025,6 +1049,14 @@ desync chunk-server -s /path/to/store --key server.key --cert server.crt -l :844
 desync extract --ca-cert ca.crt -s https://hostname:8443/ image.iso.caibx image.iso
 """,
         needs=("chunk-server", "https"),
+        given=(has_store("/path/to/store", "image.iso"), has_index("image.iso.caibx", "image.iso")),
+        then=(is_rebuilt("image.iso"),),
+        run=_served(
+            _RUN_CERTIFICATES
+            + "desync chunk-server -s /path/to/store --key server.key --cert server.crt",
+            'desync extract --ca-cert ca.crt -s "$URL" image.iso.caibx image.iso',
+            'if desync extract -s "$URL" image.iso.caibx other.iso; then exit 1; fi',
+        ),
     ),
     Example(
         "mutual_tls",
@@ -1039,6 +1071,16 @@ desync chunk-server -s /path/to/store --key server.key --cert server.crt --mutua
 desync extract --client-key client.key --client-cert client.crt --ca-cert ca.crt -s https://hostname:8443/ image.iso.caibx image.iso
 """,  # noqa: E501
         needs=("chunk-server", "https"),
+        given=(has_store("/path/to/store", "image.iso"), has_index("image.iso.caibx", "image.iso")),
+        then=(is_rebuilt("image.iso"),),
+        run=_served(
+            _RUN_CERTIFICATES
+            + "desync chunk-server -s /path/to/store --key server.key --cert server.crt"
+            " --mutual-tls --client-ca ca.crt",
+            "desync extract --client-key client.key --client-cert client.crt --ca-cert ca.crt"
+            ' -s "$URL" image.iso.caibx image.iso',
+            'if desync extract --ca-cert ca.crt -s "$URL" image.iso.caibx other; then exit 1; fi',
+        ),
     ),
 )
 
