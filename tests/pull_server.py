@@ -95,6 +95,15 @@ class PullServer:
         """Give the lines of its log that have something."""
         return [line for line in self._lines if re.search(pattern, line)]
 
+    def count_logged(self, pattern: str, least: int = 1) -> int:
+        """
+        Count the lines of its log that have something.
+
+        A client may be gone before the line about it is there, so some are waited for.
+        """
+        wait_until(lambda: len(self.logged(pattern)) >= least, f"{pattern} in the log")
+        return len(self.logged(pattern))
+
     def stop(self) -> None:
         """End it."""
         if self.process.poll() is None:
