@@ -38,7 +38,7 @@ from desync.stores.concurrently import concurrently
 from desync.stores.location import parse_location
 from desync.stores.s3 import open_s3
 from desync.stores.s3_signing import Keys, Signer
-from tests.object_peers import Service, radosgw
+from tests.object_peers import Service, radosgw, stop_services
 
 CONCURRENCY = 32
 COUNT = 2000
@@ -227,6 +227,10 @@ def main() -> None:
     directory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         Commands(service, folder, arguments.size << 20).compare()
+    # The reactor's threads would keep the process, and with it the service.
+    sys.stdout.flush()
+    stop_services()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,8 @@ def _start(module: str) -> int:
 
 
 @atexit.register
-def _stop() -> None:
+def stop_services() -> None:
+    """End what was started, which happens at the end of the process anyway."""
     for running in _running:
         assert running.stdin is not None
         running.stdin.close()
