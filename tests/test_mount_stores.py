@@ -217,6 +217,21 @@ class BadStoreTests(StoreCase):
 
         return Deferred.fromCoroutine(self.mounted(store, body()))
 
+    def test_broken_pipes(self) -> Deferred[None]:
+        """After a mount, writing to who no longer reads is an error again, and ends nobody."""
+
+        async def body() -> None:
+            self.assertEqual(await self.read(0, 100), self.sample.data[:100])
+
+        async def check() -> None:
+            await self.mounted(ScriptedStore(self.memory), body())
+            reading, writing = os.pipe()
+            os.close(reading)
+            self.assertRaises(BrokenPipeError, os.write, writing, b"x")
+            os.close(writing)
+
+        return Deferred.fromCoroutine(check())
+
     def test_wrong_bytes(self) -> Deferred[None]:
         """What isn't the chunk is an error, whatever the store says of it; the rest can be read."""
         starts = list(self.sample.index)

@@ -129,6 +129,8 @@ class Mount:
             outcome = Failure(FileError(self._mountpoint.path, "it can't be mounted"))
         except BaseException:
             outcome = Failure()
+        finally:
+            _ignore_broken_pipes()
         self._reactor.callFromThread(self._end, outcome)
 
     def _serving(self) -> None:
@@ -259,3 +261,16 @@ def raise_read_ahead(device: str, kib: int = READ_AHEAD_KIB) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _ignore_broken_pipes() -> None:
+    """
+    Have the system report a broken pipe as an error again, and not end the process.
+
+    libfuse leaves that signal as the system has it by default, behind Python's back, which may set
+    it in the main thread only.
+    """
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    set_handler.restype = ctypes.c_void_p
+    set_handler(signal.SIGPIPE, int(signal.SIG_IGN))
