@@ -24,6 +24,7 @@ from desync.formats.protocol import (
     RemoteProtocolError,
 )
 
+from .backlog import Backlog
 from .batches import blocks, guarded, packed
 from .concurrently import concurrently
 from .http_connection import Answer, Exchange
@@ -31,7 +32,7 @@ from .received import Received
 from .web import AnswerTooLarge, WebError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from typing import Any, TypeAlias
 
     from desync.interfaces import IChunkSink
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     Singly: TypeAlias = Callable[[ChunkIds, Guard], Awaitable[None]]
 
     #: Checks chunks that have arrived, and hands them over.
-    Check: TypeAlias = Callable[[list[Received], Guard], Awaitable[None]]
+    Check: TypeAlias = Callable[[list[Received], Guard], Coroutine[Deferred[Any], Any, None]]
 
 IDS_TYPE: Final = "application/vnd.desync.ids"
 CHUNKS_TYPE: Final = "application/vnd.desync.chunks"
@@ -65,6 +66,9 @@ _ROOM: Final = 4 << 20
 #: Chunks, and bytes of them, that are checked together.
 _CHECKED_COUNT: Final = 64
 _CHECKED_BYTES: Final = 4 << 20
+
+#: How many such lots of one answer are decoded or written at a time.
+_CHECKS: Final = 2
 
 #: Statuses below 500 that say nothing about what the server offers.
 _NOT_NOW: Final = frozenset({408, 425, 429})
@@ -152,6 +156,8 @@ class BatchClient:
         performing = self._server.perform(exchange)
         ended = Deferred[None]()
         outcome: list[Any] = []
+        # While some chunks wait to be written the next ones are decoded.
+        checking = Backlog(_CHECKS)
 
         def end(result: Any) -> None:
             outcome.append(result)
@@ -165,13 +171,17 @@ class BatchClient:
                 if absent:
                     guard.absent(packed(absent))
                 if received:
-                    await check(received, guard)
+                    room = checking.add(check(received, guard))
+                    if room is not None:
+                        await room
                 elif outcome:
                     break
                 elif not absent:
                     await exchange.more()
+            await checking.finish()
         except BaseException:
             performing.cancel()
+            checking.cancel()
             await ended
             raise
         try:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _CHECKED_COUNT: Final = 32
 _CHECKED_BYTES: Final = 4 << 20
 
+#: How many that have arrived are worth checking beside others.
+_MANY: Final = 4
+
 
 @implementer(IChunkTarget, IBatch)
 class KeyedChunkStore:
@@ -200,8 +203,8 @@ class Arrivals:
     """
     Chunks that have arrived and wait to be checked, in the order of their arrival.
 
-    One of those that bring them checks what there is, while the others fetch more, until as many
-    wait as requests are under way.
+    One of those that bring them checks what there is, and another one what has come meanwhile if
+    that is much; the others fetch more, until as many wait as requests are under way.
     """
 
     def __init__(
@@ -215,20 +218,20 @@ class Arrivals:
         self._most = most
         self._arrived: list[Received] = []
         self._bytes = 0
-        self._checking = False
+        self._checking = 0
         self._room: list[Deferred[None]] = []
 
     async def take(self, received: Received) -> None:
         """Take a chunk; returns when another may be brought."""
         self._arrived.append(received)
         self._bytes += len(received.stored)
-        if not self._checking:
-            self._checking = True
+        if not self._checking or (self._checking == 1 and len(self._arrived) >= _MANY):
+            self._checking += 1
             try:
                 while self._arrived:
                     await self._check(self._next(), self._guard)
             finally:
-                self._checking = False
+                self._checking -= 1
         elif len(self._arrived) >= self._most or self._bytes >= _CHECKED_BYTES:
             room: Deferred[None] = Deferred(self._room.remove)
             self._room.append(room)
