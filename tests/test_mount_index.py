@@ -288,12 +288,14 @@ class PlaceTests(MountCase):
 
     def test_read_ahead(self) -> None:
         """As root the kernel is told to read ahead further than it does by itself."""
-        with self.mount():
+        with self.mount() as mounted:
             device = device_of(os.path.realpath(self.mountpoint))
             setting = f"/sys/class/bdi/{device}/read_ahead_kb"
             if not os.access(setting, os.W_OK):
                 raise SkipTest(f"{setting} can't be written")
-            self.assertEqual(int(Path(setting).read_text()), READ_AHEAD_KIB)
+            # Done just after the mount can be seen.
+            raised = f"{READ_AHEAD_KIB}\n"
+            mounted.wait_until(lambda: Path(setting).read_text() == raised)
 
 
 class RefusalTests(MountCase):
