@@ -14,7 +14,6 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from desync.errors import StoreError, StoreRefused
@@ -24,7 +23,7 @@ from .http_server import HTTPServer
 from .keyed_chunks import KeyedChunkStore
 from .object_indexes import ObjectIndexStore
 from .objects import IObjects, ObjectMissing, ObjectTooLarge
-from .retry import may_pass
+from .retry import tried
 from .web import AnswerTooLarge, WebError
 
 if TYPE_CHECKING:
@@ -200,23 +199,17 @@ class _Patient:
         self._attempts = max(1, options.error_retry)
         self._interval = options.error_retry_base_interval / 1e9
 
-    async def _try(self, operation: Callable[[], Deferred[Any]]) -> Any:
-        for attempt in range(1, self._attempts):
-            try:
-                return await operation()
-            except StoreError as error:
-                if not may_pass(error):
-                    raise
-            await deferLater(self._clock, attempt * self._interval)
-        return await operation()
+    def _try(self, operation: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        trying = tried(operation, self._clock, self._attempts, self._interval)
+        return Deferred.fromCoroutine(trying)
 
     def get(self, key: str, limit: int) -> Deferred[bytes]:
         """See :meth:`.objects.IObjects.get`."""
-        return Deferred.fromCoroutine(self._try(lambda: self._objects.get(key, limit)))
+        return self._try(lambda: self._objects.get(key, limit))
 
     def has(self, key: str) -> Deferred[bool]:
         """See :meth:`.objects.IObjects.has`."""
-        return Deferred.fromCoroutine(self._try(lambda: self._objects.has(key)))
+        return self._try(lambda: self._objects.has(key))
 
     def checksum(self, body: bytes) -> str:
         """See :meth:`.objects.IObjects.checksum`."""
@@ -224,9 +217,7 @@ class _Patient:
 
     def put(self, key: str, body: bytes, content_type: str, checksum: str) -> Deferred[None]:
         """See :meth:`.objects.IObjects.put`."""
-        return Deferred.fromCoroutine(
-            self._try(lambda: self._objects.put(key, body, content_type, checksum))
-        )
+        return self._try(lambda: self._objects.put(key, body, content_type, checksum))
 
     def close(self) -> Deferred[None]:
         """See :meth:`.objects.IObjects.close`."""

@@ -185,7 +185,8 @@ class BatchClient:
             await ended
             raise
         try:
-            await _as_deferred(outcome[0])
+            if isinstance(outcome[0], Failure):
+                outcome[0].raiseException()
         except _NotOffered:
             pass
         except (WebError, RemoteProtocolError, StoreError, AnswerTooLarge) as error:
@@ -324,10 +325,3 @@ class _ChunkExchange(Exchange):
         """End a wait."""
         if self._waiting is not None and not self._waiting.called:
             self._waiting.callback(None)
-
-
-def _as_deferred(outcome: Any) -> Deferred[Any]:
-    """Give a result or a failure as whoever awaits it expects it."""
-    deferred: Deferred[Any] = Deferred()
-    deferred.callback(outcome)
-    return deferred

@@ -44,6 +44,30 @@ def is_invalid(error: BaseException) -> bool:
     return isinstance(error, ChunkInvalid)
 
 
+async def tried(
+    operation: Callable[[], Deferred[_T]],
+    clock: IReactorTime,
+    attempts: int,
+    base_interval: float,
+    worth: Callable[[BaseException], bool] = may_pass,
+) -> _T:
+    """
+    Do something again while it fails in a way that may pass.
+
+    :param attempts: how often it is done at most, at least 1.
+    :param base_interval: seconds before the second attempt; the n-th wait is n times as long.
+    :raises: what the last attempt failed with, or the first that isn't worth another.
+    """
+    for attempt in range(1, attempts):
+        try:
+            return await operation()
+        except Exception as error:
+            if not worth(error):
+                raise
+        await deferLater(clock, attempt * base_interval)
+    return await operation()
+
+
 class IRetriesRequests(Interface):
     """
     A store that makes requests again that failed, in a way of its own: what :func:`retrying` puts
@@ -95,15 +119,9 @@ class Retry:
         operation: Callable[[], Deferred[_T]],
         worth: Callable[[BaseException], bool] | None = None,
     ) -> _T:
-        worth = worth or self._worth
-        for attempt in range(1, self._attempts):
-            try:
-                return await operation()
-            except Exception as error:
-                if not worth(error):
-                    raise
-            await self._pause(attempt)
-        return await operation()
+        return await tried(
+            operation, self._clock, self._attempts, self._base_interval, worth or self._worth
+        )
 
     def get(self, chunk_id: bytes) -> Deferred[Chunk]:
         """See :meth:`desync.interfaces.IChunkSource.get`."""
