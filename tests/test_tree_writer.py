@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -102,6 +104,34 @@ class NodeTests(TreeCase):
             self.assertEqual(0o700, self.mode("."))
             writer.take(decoder.feed(data[at:]), decoder.flags)
         self.assertEqual([0o666, 0o777], [self.mode("d/f"), self.mode("d")])
+
+    def test_interrupts(self) -> None:
+        """At whatever moment an interrupt comes, no file is left that isn't complete."""
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGALRM, previous)
+        names = [b"f%02d" % number for number in range(40)]
+        data = archive([event for name in names for event in file(name, b"full")])
+        interrupts = 0
+        for turn in range(200):
+            decoder = CatarDecoder()
+            events = decoder.feed(data)
+            self.target.mkdir()
+            if turn % 2:
+                for name in names:
+                    (self.target / os.fsdecode(name)).write_bytes(b"older")
+            try:
+                with TreeWriter(str(self.target), Restoring(), Shortfall(print)) as writer:
+                    signal.setitimer(signal.ITIMER_REAL, 0.000_001 * (50 + 30 * (turn // 2)))
+                    writer.take(events, decoder.flags)
+            except KeyboardInterrupt:
+                interrupts += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for path in self.target.iterdir():
+                self.assertIn(path.name.encode(), names)
+                self.assertIn(path.read_bytes(), (b"full", b"older"))
+            shutil.rmtree(self.target)
+        self.assertGreater(interrupts, 20)
 
     def test_links(self) -> None:
         """A symbolic link gets its target as it is, and its own time; what it leads to doesn't."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import secrets
 import stat
@@ -100,6 +101,7 @@ class TreeWriter:
         # The file that is being written.
         self._name = b""
         self._file = -1
+        self._opened: list[int] = []
         self._temporary: bytes | None = None
         self._metadata = Metadata(0)
         self._left = 0
@@ -322,7 +324,10 @@ class TreeWriter:
         _lock(self._file)
 
     def _open_new(self, name: bytes) -> None:
-        self._file = os.open(name, _NEW, _PRIVATE, dir_fd=self._parent)
+        create = functools.partial(os.open, flags=_NEW, mode=_PRIVATE, dir_fd=self._parent)
+        # An interrupt comes after a call, so one call both makes the file and notes it.
+        self._opened.extend(map(create, (name,)))
+        self._file = self._opened[0]
         if self._metadata.flags:
             assert self._attributes is not None
             self._attributes.before_content(self._file, self._metadata, self._path)
@@ -389,7 +394,8 @@ class TreeWriter:
         if self._temporary is not None:
             self._install(self._temporary, self._name)
         # From here on there is nothing unfinished.
-        self._file, self._temporary = -1, None
+        self._opened.clear()
+        self._temporary = None
         attributes.lock(descriptor, self._metadata, self._path)
         os.close(descriptor)
         self._close_old()
@@ -405,9 +411,9 @@ class TreeWriter:
         return True
 
     def _close_old(self) -> None:
-        if self._old >= 0:
-            os.close(self._old)
-            self._old = -1
+        old, self._old = self._old, -1
+        if old >= 0:
+            os.close(old)
         self._old_found = None
         self._same = False
 
@@ -421,9 +427,8 @@ class TreeWriter:
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
     def _abandon_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        if self._opened:
+            os.close(self._opened.pop())
             unfinished = self._name if self._temporary is None else self._temporary
             with contextlib.suppress(OSError):
                 os.unlink(unfinished, dir_fd=self._parent)
