@@ -15,7 +15,7 @@ from desync.operations import untar as untar_operation
 from desync.trees import writer as writer_module
 
 from . import command_line
-from .archives import ALL_FLAGS, archive, device, directory, fifo, file, symlink
+from .archives import ALL_FLAGS, TIME, archive, device, directory, fifo, file, symlink
 from .command_case import SIZES, CommandCase, as_nobody, sample
 
 # What a process that is nobody runs has to be imported before.
@@ -59,6 +59,68 @@ class ArchiveTests(UntarCase):
         path = self.archive([*directory(b"d", file(b"f", b"1")), *symlink(b"l", b"d")])
         self.run_command("untar", path, self.path("out"))
         self.assert_tree({"d": None, "d/f": b"1", "l": None})
+
+    def test_features(self) -> None:
+        """What --with and --without leave out isn't restored, or isn't made."""
+        xattrs = ((b"user.k", b"v"),)
+        path = self.archive(
+            [
+                *fifo(b"a"),
+                *file(b"f", b"1", 0o666, uid=12, gid=34, xattrs=xattrs),
+                *symlink(b"l", b"f"),
+            ]
+        )
+        everything: dict[str, bytes | None] = {"a": None, "f": b"1", "l": None}
+        no_fifo: dict[str, bytes | None] = {"f": b"1", "l": None}
+        cases: list[tuple[tuple[str, ...], dict[str, bytes | None], str]] = [
+            ((), everything, "mode time xattrs owner"),
+            (("--with=best",), everything, "mode time xattrs owner"),
+            (("--without=symlinks",), {"a": None, "f": b"1"}, "mode time xattrs owner"),
+            (("--with=unix",), everything, "mode time owner"),
+            (("--without=privileged",), everything, "mode time xattrs"),
+            (("--without=sec-time",), everything, "mode time xattrs owner"),
+            (("--with=nsec-time",), {"f": b"1"}, "time"),
+            (("--with=unix", "--without=sec-time", "--without=fifos"), no_fifo, "mode owner"),
+            (("--without=permissions", "--without=acl"), everything, "time xattrs owner"),
+            (("--without=all",), {"f": b"1"}, ""),
+        ]
+        for number, (flags, tree, kept) in enumerate(cases):
+            with self.subTest(flags=flags):
+                name = f"out{number}"
+                self.run_command("untar", "--same-owner", *flags, path, self.path(name))
+                self.assert_tree(tree, name)
+                made = self.folder / name / "f"
+                found = made.stat()
+                facts = {
+                    "mode": stat.S_IMODE(found.st_mode) == 0o666,
+                    "time": found.st_mtime_ns == TIME,
+                    "xattrs": os.listxattr(made) == ["user.k"],
+                    "owner": (found.st_uid, found.st_gid) == (12, 34),
+                }
+                if os.geteuid() != 0:
+                    self.skipTest("only root can give files away")
+                self.assertEqual(kept.split(), [fact for fact, holds in facts.items() if holds])
+
+    def test_features_and_delete(self) -> None:
+        """What is in the place of a node that is left out isn't deleted."""
+        path = self.archive([*file(b"f", b"1"), *symlink(b"l", b"f")])
+        out = self.folder / "out"
+        out.mkdir()
+        for name in ("l", "other"):
+            (out / name).write_bytes(b"2")
+        self.run_command("untar", "--delete", "--without=symlinks", path, str(out))
+        self.assert_tree({"f": b"1", "l": b"2"})
+
+    def test_unknown_features(self) -> None:
+        """A feature that there isn't is refused, and so are features of a tar file."""
+        path = self.archive(file(b"f"))
+        for flags, said in (
+            (("--with=nosuch",), "nosuch"),
+            (("--with=unix", "--output-format=gnu-tar"), "--with"),
+        ):
+            outcome = command_line.desync("untar", *flags, path, self.path("out"))
+            self.assert_error(outcome, said)
+            self.assertFalse(os.path.exists(self.path("out")))
 
     def test_standard_input(self) -> None:
         """An archive is read from stdin."""

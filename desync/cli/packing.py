@@ -11,7 +11,7 @@ from desync.errors import UsageError
 from .flags import BOOLEAN, STRINGS, UNSIGNED, choice, flag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from desync.operations.tar import Packing
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 #: How many ids a container has. casync's default for ids that are shifted.
 _SHIFTED_RANGE = 1 << 16
 
+
+def feature_flags(with_help: str, without_help: str) -> Callable[[Any], Any]:
+    """Declare the flags for :func:`chosen_features`."""
+    including = flag("--with", "features", kind=STRINGS, help=with_help)
+    excluding = flag("--without", "left_features", kind=STRINGS, help=without_help)
+    return lambda function: including(excluding(function))
+
+
 _FLAGS = (
-    flag(
-        "--with",
-        "features",
-        kind=STRINGS,
-        help="what is recorded, by casync's names, such as unix, acl, xattrs, 32bit-uids or best",
-    ),
-    flag(
-        "--without",
-        "left_features",
-        kind=STRINGS,
-        help="what isn't; with this or --with the archive is what casync makes of it",
+    feature_flags(
+        "what is recorded, by casync's names, such as unix, acl, xattrs, 32bit-uids or best",
+        "what isn't; with this or --with the archive is what casync makes of it",
     ),
     flag(
         "--exclude-nodump",
@@ -113,8 +113,7 @@ def packing_of(invocation: Invocation, flags: dict[str, Any]) -> Packing:
     )
     if not as_casync:
         return packing
-    word = _combined(values["features"], "--with") if values["features"] else feature.ALL_WITH
-    word &= ~_combined(values["left_features"], "--without")
+    word = chosen_features(values["features"], values["left_features"])
     if selection.nodump:
         word |= feature.EXCLUDE_NODUMP
     if selection.exclude_files:
@@ -123,6 +122,21 @@ def packing_of(invocation: Invocation, flags: dict[str, Any]) -> Packing:
         word |= feature.EXCLUDE_SUBMOUNTS
     word = feature.normalize(word | invocation.digest.feature_flag)
     return packing._replace(flags=word, as_go=False)
+
+
+def chosen_features(features: Sequence[str], left_features: Sequence[str]) -> int:
+    """
+    Combine the features that some flags name.
+
+    :param features: names given with ``--with``; all, if there are none.
+    :param left_features: names given with ``--without``, which always win.
+    :return: bits of a feature word, not normalized.
+    :raises UsageError: if a name is unknown.
+    """
+    from desync.formats import flags as feature
+
+    word = _combined(features, "--with") if features else feature.ALL_WITH
+    return word & ~_combined(left_features, "--without")
 
 
 def _is_yes(text: str | None, default: bool) -> bool:

@@ -15,6 +15,7 @@ from .command import argument, command, flag, store_flags
 from .flags import BOOLEAN, INTEGER, STRINGS, choice
 from .indexes import STANDARD, read_index
 from .invocation import Invocation
+from .packing import chosen_features, feature_flags
 from .storing import check_not_same
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ DISK, GNU_TAR, PAX = "disk", "gnu-tar", "pax"
     minimum=0,
     help="take each uid and gid modulo this before it is shifted",
 )
+@feature_flags(
+    "what is restored, by casync's names, such as unix, permissions or xattrs (default all)",
+    "what isn't restored",
+)
 @flag("--delete", kind=BOOLEAN, help="remove what the target has and the archive doesn't")
 @flag(
     "--seed-output",
@@ -87,6 +92,8 @@ def untar(
     same_owner: bool,
     uid_shift: int,
     uid_range: int,
+    features: list[str],
+    left_features: list[str],
     delete: bool,
     seed_output: bool,
 ) -> int | None:
@@ -95,7 +102,8 @@ def untar(
 
     What the archive has replaces what the target directory has under the same name; other files
     there stay, unless --delete is given. Files whose content is the archive's already are left
-    alone. "-" reads the archive or the index from stdin, or writes the tar file to stdout.
+    alone. "-" reads the archive or the index from stdin, or writes the tar file to stdout. Symbolic
+    links, devices, fifos and sockets that --with and --without leave out are not made.
 
     Who isn't root gets all files, and a line that says so if they belonged to others. Whatever else
     can't be restored is named, and makes the exit code 1.
@@ -129,6 +137,8 @@ def untar(
             ("--same-owner", same_owner),
             ("--uid-shift", uid_shift),
             ("--uid-range", uid_range),
+            ("--with", features),
+            ("--without", left_features),
         ):
             if given:
                 raise UsageError(f"{name} works only with --output-format disk")
@@ -141,6 +151,7 @@ def untar(
         uid_shift=uid_shift,
         uid_range=uid_range,
         delete=delete,
+        features=chosen_features(features, left_features),
     )
     if delete:
         _check_delete(target)

@@ -58,6 +58,9 @@ class Attributes:
         # One look-up for both, and most nodes have the same owner as the one before.
         self._known_ids: dict[tuple[object, ...], tuple[int, int]] = {}
         self._own = os.geteuid(), os.getegid()
+        self.go = flags | feature.SHA512_256 == catar.GO_FLAGS
+        self._granularity = catar.granularity(flags) or 1
+        flags = restoring.of(flags)
         uids = catar.WITH_UIDS | feature.WITH_USER_NAMES
         self._has_owners = restoring.owner and bool(flags & uids)
         self._chown = self._has_owners and restoring.chown
@@ -65,9 +68,7 @@ class Attributes:
             flags & (feature.WITH_PERMISSIONS | feature.WITH_ACL)
         )
         self._allowed = umask.file_mode(0o777)
-        self.go = flags | feature.SHA512_256 == catar.GO_FLAGS
         self._times = bool(flags & catar.WITH_TIME)
-        self._granularity = catar.granularity(flags) or 1
         self._xattrs = restoring.owner and bool(flags & feature.WITH_XATTRS)
         self.has_acls = restoring.owner and self._whole_mode and bool(flags & feature.WITH_ACL)
         self._selinux = restoring.owner and bool(flags & feature.WITH_SELINUX)

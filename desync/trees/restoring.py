@@ -9,6 +9,9 @@ import os
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from desync.formats import catar
+from desync.formats import flags as feature
+
 try:
     import grp
     import pwd
@@ -16,6 +19,13 @@ except ImportError:  # not on this system
     grp = pwd = None  # type: ignore[assignment]
 
 _LARGEST_ID: Final = 0xFFFFFFFE
+
+_FEATURE_OF_TYPE: Final[dict[type[catar.Event], int]] = {
+    catar.Symlink: feature.WITH_SYMLINKS,
+    catar.Device: feature.WITH_DEVICE_NODES,
+    catar.Fifo: feature.WITH_FIFOS,
+    catar.Socket: feature.WITH_SOCKETS,
+}
 
 
 class Restoring(NamedTuple):
@@ -29,6 +39,8 @@ class Restoring(NamedTuple):
     :ivar uid_shift: what is added to each uid and gid.
     :ivar uid_range: ids are taken modulo this before, unless it is 0.
     :ivar delete: whether what the archive doesn't have is removed.
+    :ivar features: bits of a feature word for what may be restored, if the archive has it. Of times
+        and of owners' ids, which archives have in several forms, a bit for any form means them all.
     """
 
     owner: bool = True
@@ -37,6 +49,26 @@ class Restoring(NamedTuple):
     uid_shift: int = 0
     uid_range: int = 0
     delete: bool = False
+    features: int = feature.ALL_WITH
+
+    def of(self, flags: int) -> int:
+        """
+        Say what is restored of an archive.
+
+        :param flags: the archive's feature flags.
+        :return: the bits of those that count; a mode without its access control list is a mode.
+        """
+        chosen = flags & self.features
+        for forms in (catar.WITH_TIME, catar.WITH_UIDS):
+            if self.features & forms:
+                chosen |= flags & forms
+        if flags & feature.WITH_ACL and self.features & feature.WITH_PERMISSIONS:
+            chosen |= feature.WITH_PERMISSIONS
+        return chosen
+
+    def leaves_out(self, kind: type[catar.Event]) -> bool:
+        """Tell whether nodes of a type, by the event that announces one, aren't made at all."""
+        return bool(_FEATURE_OF_TYPE.get(kind, 0) & ~self.features)
 
 
 class Shortfall:
@@ -98,7 +130,8 @@ class OwnerIds:
     def __init__(self, restoring: Restoring) -> None:
         self._shift = restoring.uid_shift
         self._range = restoring.uid_range
-        self._by_name = not (restoring.uid_shift or restoring.uid_range)
+        shifted = restoring.uid_shift or restoring.uid_range
+        self._by_name = bool(restoring.features & feature.WITH_USER_NAMES) and not shifted
         self._users: dict[tuple[bytes | None, int], int] = {}
         self._groups: dict[tuple[bytes | None, int], int] = {}
 

@@ -44,6 +44,9 @@ _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PRIVATE: Final = 0o600
 _TEMPORARY: Final = b".desync-untar-"
 
+#: What isn't always made.
+_SPECIAL: Final = (catar.Symlink, catar.Device, catar.Fifo, catar.Socket)
+
 _CLONES: Final = hasattr(os, "copy_file_range")
 
 
@@ -154,6 +157,9 @@ class TreeWriter:
         if self._attributes is None:
             self._flags = flags
             self._attributes = Attributes(flags, self._restoring, self._shortfall)
+            for kind in _SPECIAL:
+                if self._restoring.leaves_out(kind):
+                    self._take_event[kind] = self._leave_out
         take_event = self._take_event
         try:
             for event in events:
@@ -487,6 +493,10 @@ class TreeWriter:
             self._attributes.for_special(place, metadata, self._path, self._has_acl)
         finally:
             os.close(place)
+
+    def _leave_out(self, event: catar.Symlink | catar.Device | catar.Fifo | catar.Socket) -> None:
+        # Nor is what has its name in the target to be deleted.
+        self._note(event.name)
 
     def _note(self, name: bytes) -> None:
         if self._seen is not None:
