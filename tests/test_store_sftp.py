@@ -11,6 +11,8 @@ from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
 from desync.chunking.digests import SHA256, SHA512_256
@@ -215,6 +217,23 @@ class MoreTests(TestCase):
             await store.get_many(ChunkIds.from_bytes(bytes(32)), sink)
             self.assertIn("sftp://far/store: ", str(sink.errors[bytes(32)]))
 
+    async def test_silent_server(self) -> None:
+        """A server that greets and then says nothing is given up, and its process ended."""
+        greet = "import os, sys; os.write(1, b'\\0\\0\\0\\5\\2\\0\\0\\0\\3'); sys.stdin.read()"
+
+        def start(link: Link) -> PipedProcess:
+            process = spawn(the_reactor(), [sys.executable, "-c", greet], link, "sftp://far/store")
+            link.watch(the_reactor(), 0.1)
+            return process
+
+        files = SftpFiles("sftp://far/store", start, 1)
+        with self.assertRaisesRegex(
+            StoreError, r"connection was lost \(no answer for 0\.1 seconds"
+        ):
+            await files.stat("/store")
+        await files.close()
+        self.assertTrue(all(process.ended for process in files._processes))
+
     async def test_lost(self) -> None:
         """A connection that is lost fails what is under way; the next operation has a new one."""
         store, chunk = self.store(n=1), sample_chunk()
@@ -246,24 +265,44 @@ class MoreTests(TestCase):
 
 
 class LinkTests(TestCase):
-    """A connection whose server says what it shouldn't."""
+    """A connection whose server says what it shouldn't, or nothing."""
+
+    def setUp(self) -> None:
+        """Connect a link to nothing."""
+        self.transport = StringTransport()
+        self.link = Link()
+        self.link.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
     def test_unasked(self) -> None:
         """An answer to nothing ends the connection."""
-        link, lost = Link(), []
+        self.link.dataReceived(b"\0\0\0\x0de\0\0\0\7\0\0\0\0\0\0\0\0")
+        self.assertTrue(self.transport.disconnecting)
+        self.failureResultOf(self.link.ready)
 
-        class Transport:
-            """What a link writes to."""
-
-            def write(self, data: bytes) -> None:
-                """Take what is written."""
-
-            def loseConnection(self) -> None:  # noqa: N802
-                """Take note of the end."""
-                lost.append(True)
-
-        link.makeConnection(Transport())  # type: ignore[no-untyped-call]
-        waiting: Deferred[None] = link.ready
-        link.dataReceived(b"\0\0\0\x0de\0\0\0\7\0\0\0\0\0\0\0\0")
-        self.assertTrue(lost)
+    def test_silent(self) -> None:
+        """Only a server that owes an answer is given up, after one to two times the patience."""
+        clock, link = Clock(), self.link
+        link.watch(clock, 60)
+        clock.pump([60] * 5)
+        self.assertNoResult(link.ready)
+        link.dataReceived(b"\0\0\0\5\2\0\0\0\3")
+        clock.pump([60] * 5)
+        link.getAttrs(b"/a")  # type: ignore[no-untyped-call]
+        clock.advance(60)
+        link.dataReceived(b"\0\0\0\x09i\0\0\0\0\0\0\0\0")
+        waiting: Deferred[Any] = link.getAttrs(b"/b")  # type: ignore[no-untyped-call]
+        clock.advance(60)
+        clock.advance(59)
+        self.assertNoResult(waiting)
+        clock.advance(1)
         self.failureResultOf(waiting)
+        self.assertTrue(link.is_lost and self.transport.disconnecting)
+        self.assertEqual([], clock.getDelayedCalls())
+
+    def test_watch_ends(self) -> None:
+        """A connection that is lost isn't watched any more."""
+        clock = Clock()
+        self.link.watch(clock, 60)
+        self.link.connectionLost()
+        self.failureResultOf(self.link.ready)
+        self.assertEqual([], clock.getDelayedCalls())

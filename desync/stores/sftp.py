@@ -31,13 +31,14 @@ from desync.interfaces import (
     IChunkTarget,
     IIndexTarget,
 )
+from desync.options import DEFAULT_TIMEOUT
 
 from .batches import check_id, guarded, packed
 from .concurrently import concurrently
 from .index_files import check_index_name
 from .pruning import Pruned, membership
-from .sftp_client import NoSuchFile, SftpFiles
-from .ssh_command import SshTarget, spawn
+from .sftp_client import Link, NoSuchFile, SftpFiles
+from .ssh_command import PipedProcess, SshTarget, spawn
 from .threads import StoreThreads, Threads
 
 if TYPE_CHECKING:
@@ -412,12 +413,15 @@ def _server(location: Location, options: StoreOptions, reactor: Reactor) -> tupl
     if options.encryption:
         raise UsageError(f"{location.shown}: encrypted stores are not supported by this version")
     target = SshTarget(location, os.environ)
-    files = SftpFiles(
-        target.shown,
-        lambda link: spawn(reactor, target.sftp(), link, target.shown),
-        options.n,
-    )
-    return files, target.path
+    timeout = options.timeout or DEFAULT_TIMEOUT
+
+    def connect(link: Link) -> PipedProcess:
+        process = spawn(reactor, target.sftp(), link, target.shown)
+        if timeout > 0:
+            link.watch(reactor, timeout / 1e9)
+        return process
+
+    return SftpFiles(target.shown, connect, options.n), target.path
 
 
 def open_sftp(

@@ -11,7 +11,7 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from twisted.conch.ssh.common import NS
 from twisted.conch.ssh.filetransfer import (
@@ -30,18 +30,19 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import connectionDone
 from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
 from zope.interface import provider
 
 from desync.errors import DesyncError, StoreError
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.logger import LogEvent
-    from twisted.python.failure import Failure
 
     from .ssh_command import PipedProcess
 
     #: Starts a program that speaks SFTP with a client.
-    Spawn = Callable[[FileTransferClient], PipedProcess]
+    Spawn: TypeAlias = "Callable[[Link], PipedProcess]"
 
 _T = TypeVar("_T")
 
@@ -90,6 +91,8 @@ class Link(FileTransferClient):
         self.is_lost = False
         self.busy = 0
         self.reads_whole = False
+        self._heard = 0
+        self._watching: IDelayedCall | None = None
         self._gathered = bytearray()
 
     def gotServerVersion(self, serverVersion: int, extData: Any) -> None:  # noqa: N802, N803
@@ -99,6 +102,7 @@ class Link(FileTransferClient):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take answers, of a bounded length; without copying all there is for each of them."""
+        self._heard += 1
         gathered = self._gathered
         gathered += data
         begin = 0
@@ -124,10 +128,32 @@ class Link(FileTransferClient):
                 return
         del gathered[:begin]
 
-    def _give_up(self) -> None:
+    def watch(self, reactor: IReactorTime, timeout: float) -> None:
+        """
+        Give the connection up when it owes an answer and nothing has come for some time.
+
+        It may take as long as it likes to begin: somebody may have to type a password for ssh.
+
+        :param timeout: in seconds.
+        """
+        seen = (0, False)
+
+        def look() -> None:
+            nonlocal seen
+            waits = self.ready.called and bool(self.openRequests)
+            if waits and seen == (self._heard, True):
+                self._watching = None
+                self._give_up(Failure(ConnectionLost(f"no answer for {timeout:g} seconds")))
+                return
+            seen = (self._heard, waits)
+            self._watching = reactor.callLater(timeout, look)
+
+        self._watching = reactor.callLater(timeout, look)
+
+    def _give_up(self, why: Failure = connectionDone) -> None:
         self._gathered = bytearray()
         self.transport.loseConnection()  # type: ignore[union-attr]
-        self.connectionLost(connectionDone)
+        self.connectionLost(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Fail what is under way."""
@@ -135,6 +161,9 @@ class Link(FileTransferClient):
             return
         self.is_lost = True
         self.connected = 0
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         if not self.ready.called:
             self.ready.errback(reason)
