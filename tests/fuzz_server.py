@@ -1,7 +1,8 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Random requests over real sockets against a chunk server that takes chunks.
+Random requests over real sockets against a chunk server that takes chunks, and then against an
+index server that takes indexes, half of the time each.
 
     python -m tests.fuzz_server SECONDS [SEED]
 
@@ -24,9 +25,12 @@ import time
 from pathlib import Path
 
 from desync.chunking.digests import SHA512_256
+from desync.errors import DesyncError
 from desync.formats.chunk import Chunk
+from desync.formats.index import Index
 from desync.formats.stored import Compressed
 from desync.stores.local_files import LocalFiles
+from desync.testing.index_contract import sample_index
 from tests.server_process import ServerProcess
 
 _STATUSES = {100, 200, 400, 401, 404, 405, 408, 411, 413, 415, 500, 503}
@@ -59,57 +63,47 @@ _HEADERS = (
 
 class Fuzz:
     """
-    One run.
+    A run against some server.
 
     :param seed: of everything that is random.
     :ivar requests: how many were made.
     """
+
+    server: ServerProcess
 
     def __init__(self, seed: int, folder: str) -> None:
         self.random = random.Random(seed)
         self.requests = 0
         self._store = os.path.join(folder, "store")
         os.mkdir(self._store)
-        self.files = LocalFiles(self._store)
-        self._chunks = [Chunk.of(self.random.randbytes(2000), SHA512_256) for _ in range(4)]
-        for chunk in self._chunks[:3]:
-            self.files.put_chunk(chunk)
-        self.server = ServerProcess("chunk-server", "-w", "-s", self._store)
 
-    def _path(self, chunk: Chunk) -> bytes:
-        text = chunk.chunk_id.hex()
-        return f"/{text[:4]}/{text}.cacnk".encode()
+    def _some_path(self) -> bytes:
+        """Give the path of something that is there."""
+        raise NotImplementedError
 
     def _good(self) -> bytes:
-        chunk = self.random.choice(self._chunks)
-        kind = self.random.randrange(5)
-        if kind == 0:
-            return b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % self._path(chunk)
-        if kind == 1:
-            return b"HEAD %b HTTP/1.1\r\nHost: x\r\n\r\n" % self._path(chunk)
-        if kind == 2:
-            body = Compressed().encode(chunk.plain)
-            return b"PUT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (
-                *(self._path(chunk), len(body), body),
-            )
-        if kind == 3:
-            body = Compressed().encode(chunk.plain)
-            return (
-                b"PUT %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                b"%x\r\n%b\r\n0\r\n\r\n" % (self._path(chunk), len(body), body)
-            )
-        ids = b"".join(chunk.chunk_id for chunk in self._chunks)
-        what = self.random.choice((b"chunks", b"missing"))
-        return (
-            b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.desync.ids\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (what, len(ids), ids)
-        )
+        """Make a good request."""
+        raise NotImplementedError
+
+    def check_body(self, body: bytes) -> bool:
+        """Tell whether it is what is at the path of something that is there."""
+        raise NotImplementedError
+
+    def check_left(self) -> None:
+        """Look at what the server leaves."""
+        raise NotImplementedError
+
+    def put(self, path: bytes, body: bytes) -> bytes:
+        """Make an upload, in one of the two ways to say how long it is."""
+        begin = b"PUT %b HTTP/1.1\r\nHost: x\r\n" % path
+        if self.random.random() < 0.5:
+            return b"%bContent-Length: %d\r\n\r\n%b" % (begin, len(body), body)
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        return b"%bTransfer-Encoding: chunked\r\n\r\n%b" % (begin, chunked)
 
     def _made_up(self) -> bytes:
         rand = self.random
-        path = rand.choice(
-            (b"/", b"*", b"http://x/y", b"/..", b"/chunks", self._path(self._chunks[0]))
-        )
+        path = rand.choice((b"/", b"*", b"http://x/y", b"/..", b"/chunks", self._some_path()))
         version = rand.choice((b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"", b"\xff"))
         headers = rand.choices(_HEADERS, k=rand.randrange(6))
         body = rand.randbytes(rand.choice((0, 0, 1, 32, 3000)))
@@ -171,14 +165,10 @@ class Fuzz:
     def check_good(self) -> None:
         """Make sure that a good request is answered rightly."""
         with self._connect() as connection:
-            connection.sendall(
-                b"GET %b HTTP/1.1\r\nConnection: close\r\n\r\n" % self._path(self._chunks[0])
-            )
+            connection.sendall(b"GET %b HTTP/1.1\r\nConnection: close\r\n\r\n" % self._some_path())
             answer = _read_all(connection)
         body = answer.partition(b"\r\n\r\n")[2]
-        if not answer.startswith(b"HTTP/1.1 200 ") or Compressed().decode(body, 1 << 20) != (
-            self._chunks[0].plain
-        ):
+        if not answer.startswith(b"HTTP/1.1 200 ") or not self.check_body(body):
             raise AssertionError(f"a good request was answered {answer[:200]!r}")
 
     def finish(self) -> None:
@@ -187,6 +177,48 @@ class Fuzz:
         said = [line for line in self.server.said.splitlines() if "listening on" not in line]
         if code or said:
             raise AssertionError(f"exit code {code}, and said: {said[:5]}")
+        self.check_left()
+
+
+class ChunkFuzz(Fuzz):
+    """A run against a chunk server."""
+
+    def __init__(self, seed: int, folder: str) -> None:
+        super().__init__(seed, folder)
+        self.files = LocalFiles(self._store)
+        self._chunks = [Chunk.of(self.random.randbytes(2000), SHA512_256) for _ in range(4)]
+        for chunk in self._chunks[:3]:
+            self.files.put_chunk(chunk)
+        self.server = ServerProcess("chunk-server", "-w", "-s", self._store)
+
+    def _path(self, chunk: Chunk) -> bytes:
+        text = chunk.chunk_id.hex()
+        return f"/{text[:4]}/{text}.cacnk".encode()
+
+    def _some_path(self) -> bytes:
+        return self._path(self._chunks[0])
+
+    def _good(self) -> bytes:
+        chunk = self.random.choice(self._chunks)
+        kind = self.random.randrange(5)
+        if kind < 2:
+            method = (b"GET", b"HEAD")[kind]
+            return b"%b %b HTTP/1.1\r\nHost: x\r\n\r\n" % (method, self._path(chunk))
+        if kind < 4:
+            return self.put(self._path(chunk), Compressed().encode(chunk.plain))
+        ids = b"".join(chunk.chunk_id for chunk in self._chunks)
+        what = self.random.choice((b"chunks", b"missing"))
+        return (
+            b"POST /%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.desync.ids\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (what, len(ids), ids)
+        )
+
+    def check_body(self, body: bytes) -> bool:
+        """See :meth:`Fuzz.check_body`."""
+        return Compressed().decode(body, 1 << 20) == self._chunks[0].plain
+
+    def check_left(self) -> None:
+        """Make sure that the store has good chunks and nothing else."""
         wanted = {chunk.chunk_id for chunk in self._chunks}
         for file in self.files.all_files():
             if file.chunk_id not in wanted:
@@ -195,6 +227,41 @@ class Fuzz:
         stray = [p for p in Path(self._store).rglob("*") if p.is_file() and len(p.name) != 70]
         if stray:
             raise AssertionError(f"left behind: {stray}")
+
+
+class IndexFuzz(Fuzz):
+    """A run against an index server."""
+
+    def __init__(self, seed: int, folder: str) -> None:
+        super().__init__(seed, folder)
+        self._indexes = [sample_index(number).to_bytes() for number in range(1, 4)]
+        # Nobody writes to the first one, whose content has to stay.
+        for name in ("kept.caibx", "a.caibx"):
+            Path(self._store, name).write_bytes(self._indexes[0])
+        self.server = ServerProcess("index-server", "-w", "-s", self._store)
+
+    def _some_path(self) -> bytes:
+        return b"/kept.caibx"
+
+    def _good(self) -> bytes:
+        kind = self.random.randrange(4)
+        if kind < 2:
+            method = (b"GET", b"HEAD")[kind]
+            path = self.random.choice((b"/kept.caibx", b"/a.caibx", b"/missing.caibx"))
+            return b"%b %b HTTP/1.1\r\nHost: x\r\n\r\n" % (method, path)
+        path = self.random.choice((b"/a.caibx", b"/b.caibx", b"/c.caidx"))
+        return self.put(path, self.random.choice(self._indexes))
+
+    def check_body(self, body: bytes) -> bool:
+        """See :meth:`Fuzz.check_body`."""
+        return body == self._indexes[0]
+
+    def check_left(self) -> None:
+        """Make sure that everything is an index, under a possible name in the folder itself."""
+        for path in Path(self._store).rglob("*"):
+            if path.is_dir() or path.name.startswith("."):
+                raise AssertionError(f"left behind: {path}")
+            Index.parse(path.read_bytes())
 
 
 def _read_all(connection: socket.socket) -> bytes:
@@ -206,15 +273,15 @@ def _read_all(connection: socket.socket) -> bytes:
         pieces.append(data)
 
 
-def fuzz(seconds: float, seed: int) -> int:
+def fuzz(kind: type[Fuzz], seconds: float, seed: int) -> int:
     """
-    Fuzz for a while.
+    Fuzz a kind of server for a while.
 
     :returns: how many connections were made.
     :raises AssertionError: if the server did something that it shouldn't.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = Fuzz(seed, folder)
+        run = kind(seed, folder)
         try:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -229,12 +296,13 @@ def main(arguments: list[str]) -> int:
     """Run as a program."""
     seconds = float(arguments[0])
     seed = int(arguments[1]) if len(arguments) > 1 else random.randrange(2**32)
-    try:
-        count = fuzz(seconds, seed)
-    except (AssertionError, OSError) as error:
-        print(f"seed {seed}: {error}")
-        return 1
-    print(f"seed {seed}: {count} connections, nothing found")
+    for kind in (ChunkFuzz, IndexFuzz):
+        try:
+            count = fuzz(kind, seconds / 2, seed)
+        except (AssertionError, DesyncError, OSError) as error:
+            print(f"{kind.__name__}, seed {seed}: {error}")
+            return 1
+        print(f"{kind.__name__}, seed {seed}: {count} connections, nothing found")
     return 0
 
 

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest
 from desync.chunking.digests import SHA512_256
 from desync.formats.chunk import Chunk
 from desync.stores.local_files import LocalFiles
-from tests.fuzz_server import fuzz
+from tests.fuzz_server import ChunkFuzz, IndexFuzz, fuzz
 from tests.server_process import ServerProcess, wait_until
 from tests.test_server_process import Case
 
@@ -26,7 +26,9 @@ class FuzzTests(Case):
 
     def test_fuzz(self) -> None:
         """For a short while the server withstands them."""
-        self.assertGreater(fuzz(3, 20_261_126), 10)
+        for kind in (ChunkFuzz, IndexFuzz):
+            with self.subTest(kind=kind.__name__):
+                self.assertGreater(fuzz(kind, 3, 20_261_126), 10)
 
 
 class SlowClientTests(Case):
