@@ -142,7 +142,8 @@ class Mount:
         self._is_mounted = True
         self._device = device_of(self._mountpoint.path)
         if self._device is not None:
-            raise_read_ahead(self._device)
+            arguments = self._mountpoint.path, self._device
+            threading.Thread(target=_read_further, args=arguments, daemon=True).start()
         if not self._begun.called:
             self._begun.callback(None)
 
@@ -245,6 +246,14 @@ def _unescaped(field: bytes) -> bytes:
         part if not number else bytes([int(part[:3], 8)]) + part[3:]
         for number, part in enumerate(field.split(b"\\"))
     )
+
+
+def _read_further(mountpoint: str, device: str) -> None:
+    # The kernel lowers the setting once more when libfuse answers its first request, and anything
+    # that looks at the mount waits for that.
+    with contextlib.suppress(OSError):
+        os.stat(mountpoint)
+        raise_read_ahead(device)
 
 
 def raise_read_ahead(device: str, kib: int = READ_AHEAD_KIB) -> bool:
