@@ -162,6 +162,7 @@ class ServerTests(Case):
         self.assertEqual(wrong, [])
         self.assertEqual(server.said.count("failed to reload configuration: /nonexistent"), 2)
         self.assertEqual(server.said.count(f"reloaded {file}: "), 6)
+        self.assertEqual({file.chunk_id for file in self.files("other").all_files()}, self.chunks)
         self.assertEqual(server.stop(), 0)
 
     def wait_for(self, server: ServerProcess, text: str, times: int) -> None:

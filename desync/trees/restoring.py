@@ -66,9 +66,9 @@ class Restoring(NamedTuple):
             chosen |= feature.WITH_PERMISSIONS
         return chosen
 
-    def leaves_out(self, kind: type[catar.Event]) -> bool:
-        """Tell whether nodes of a type, by the event that announces one, aren't made at all."""
-        return bool(_FEATURE_OF_TYPE.get(kind, 0) & ~self.features)
+    def left_out(self) -> list[type[catar.Event]]:
+        """Say which types of nodes, by the events that announce them, aren't made at all."""
+        return [kind for kind, bit in _FEATURE_OF_TYPE.items() if not self.features & bit]
 
 
 class Shortfall:

@@ -44,9 +44,6 @@ _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PRIVATE: Final = 0o600
 _TEMPORARY: Final = b".desync-untar-"
 
-#: What isn't always made.
-_SPECIAL: Final = (catar.Symlink, catar.Device, catar.Fifo, catar.Socket)
-
 _CLONES: Final = hasattr(os, "copy_file_range")
 
 
@@ -157,9 +154,8 @@ class TreeWriter:
         if self._attributes is None:
             self._flags = flags
             self._attributes = Attributes(flags, self._restoring, self._shortfall)
-            for kind in _SPECIAL:
-                if self._restoring.leaves_out(kind):
-                    self._take_event[kind] = self._leave_out
+            for kind in self._restoring.left_out():
+                self._take_event[kind] = self._leave_out
         take_event = self._take_event
         try:
             for event in events:
