@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,11 +56,18 @@ def run_with_reactor(
     :return: what the operation returns.
     :raise Interrupted: if a signal ended it. An operation that was complete all the same, returns.
     """
+    from threading import Thread
+
     from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorThreads
     from twisted.python.failure import Failure
 
     if reactor is None:
         from twisted.internet import reactor
+    if IReactorThreads.providedBy(reactor):
+        # Nobody stops them after crash(): the end of the process would wait for them for ever.
+        threads: Any = reactor.getThreadPool()
+        threads.threadFactory = partial(Thread, daemon=True)
     outcome: list[Any] = []
     working: list[Deferred[Any]] = []
     signals: list[int] = []

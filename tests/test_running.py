@@ -192,7 +192,10 @@ class RunWithReactorTests(SynchronousTestCase):
         self.assertRaises(Interrupted, run_with_reactor, operation, reactor)
 
     def test_again(self) -> None:
-        """Under the real reactor one operation can follow another, with threads and processes."""
+        """
+        Under the real reactor one operation can follow another, with threads and processes, and a
+        program that did so ends.
+        """
         script = """
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutput
@@ -203,9 +206,6 @@ async def operation(reactor):
 
 for _ in range(3):
     print(run_with_reactor(operation))
-import os, sys
-sys.stdout.flush()
-os._exit(0)
 """
         done = subprocess.run(
             [sys.executable, "-c", script],
