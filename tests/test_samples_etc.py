@@ -16,6 +16,8 @@ from desync.cli import pflag, table
 from desync.cli.chunk_server import chunk_server
 from desync.cli.index_server import index_server
 from desync.config import Config
+from desync.services.pull_exports import read_users_file
+from desync.services.twistd_pull import Options
 from desync.stores.reloading import read_store_file
 from tests.command_line import ROOT
 from tests.peers import peer
@@ -54,6 +56,19 @@ class OwnTests(SynchronousTestCase):
                 self.assertTrue(parsed.values["listen"][0].startswith("systemd:"))
                 started.add(name)
         self.assertEqual(started, set(commands))
+
+    def test_pull(self) -> None:
+        """The unit of the SSH server gives it options that it has; its users file is one."""
+        unit = (ETC / "systemd" / "desync-pull.service").read_text()
+        line = re.search(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+        assert line is not None
+        words = shlex.split(line[1])
+        options = Options()
+        options.parseOptions(words[words.index("desync-pull") + 1 :])
+        settings = options.settings()
+        self.assertEqual(settings.users, "/etc/desync/pull-users.json")
+        self.assertEqual(settings.operator, "127.0.0.1:9482")
+        self.assertTrue(read_users_file(str(ETC / "pull-users.json")).exports)
 
     def test_listed(self) -> None:
         """Each sample is explained beside it."""

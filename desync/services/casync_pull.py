@@ -116,7 +116,7 @@ class PullSession(ServerSession):
         except ChunkMissing:
             self.say_missing(chunk_id)
         except ChunkInvalid as error:
-            self.trouble(str(error))
+            self.bad_chunk(str(error))
             self.say_missing(chunk_id)
         else:
             pressure = self.send_chunks([chunk])
@@ -230,7 +230,7 @@ class _Sending:
         if why.check(ChunkInvalid):
             # The client may have it from elsewhere, and gets nothing wrong from here.
             for chunk_id in ids:
-                self._session.trouble(str(why.value))
+                self._session.bad_chunk(str(why.value))
                 self._session.say_missing(chunk_id)
         else:
             self._session.failed(why)

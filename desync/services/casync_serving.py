@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import CancelledError, Deferred
 
 from desync.errors import DesyncError
-from desync.formats.protocol import EIO, ENOENT, Abort, Goodbye, Hello
+from desync.formats.protocol import (
+    EBADE,
+    EBADMSG,
+    EIO,
+    ENOENT,
+    EPROTONOSUPPORT,
+    Abort,
+    Goodbye,
+    Hello,
+)
 from desync.formats.protocol_session import Session
 from desync.stores.casync_wire import SessionEnded, SessionProtocol
 
@@ -23,8 +32,21 @@ if TYPE_CHECKING:
 
     from .casync_offer import Offer
 
-EBADMSG: Final = 74
 EFBIG: Final = 27
+EOPNOTSUPP: Final = 95
+ECONNABORTED: Final = 103
+ETIMEDOUT: Final = 110
+
+#: How sessions end that end with an ABORT of ours, by its number; any other is "failed".
+_OUTCOMES: Final = {
+    ENOENT: "missing",
+    EBADE: "wrong",
+    EBADMSG: "wrong",
+    EPROTONOSUPPORT: "wrong",
+    EOPNOTSUPP: "wrong",
+    ECONNABORTED: "stopped",
+    ETIMEDOUT: "idle",
+}
 
 
 class GaveUp(SessionEnded):
@@ -40,8 +62,10 @@ class ServerSession(SessionProtocol):
     :param on_end: called with the session at its end.
     :ivar chunks: how many chunks were sent or taken.
     :ivar missing: how many that were asked for weren't there.
+    :ivar invalid: how many, from the client or the store, weren't what their id says.
     :ivar transferred: bytes of chunks, indexes and archives, as they travelled.
     :ivar troubles: what went wrong with single chunks, the first of it.
+    :ivar code: the number of the ABORT that the client was told; None if it wasn't.
     """
 
     def __init__(
@@ -50,10 +74,29 @@ class ServerSession(SessionProtocol):
         super().__init__(Session(offer.flags))
         self.offer = offer
         self.threads = threads
-        self.chunks = self.missing = self.transferred = 0
+        self.chunks = self.missing = self.invalid = self.transferred = 0
+        self.code: int | None = None
         self.troubles: list[str] = []
         self._on_end = on_end
         self._tasks: set[Deferred[None]] = set()
+
+    @property
+    def outcome(self) -> str:
+        """
+        Say in a word how it ended: ``complete``; ``gave up`` or ``left``, for a client that told us
+        or did not; or what we told the client: ``missing``, ``wrong``, ``idle``, ``stopped``,
+        ``failed``.
+        """
+        if self.code is not None:
+            return _OUTCOMES.get(self.code, "failed")
+        if self.ended_by is None:
+            return "complete"
+        return "gave up" if isinstance(self.ended_by, GaveUp) else "left"
+
+    def abort(self, code: int, text: str, why: BaseException) -> None:
+        if not self.is_over:
+            self.code = code
+        super().abort(code, text, why)
 
     def begin(self) -> None:
         """Do what there is to do once both have said hello."""
@@ -110,8 +153,9 @@ class ServerSession(SessionProtocol):
                 return
             await room
 
-    def trouble(self, text: str) -> None:
-        """Remember something that went wrong with a chunk."""
+    def bad_chunk(self, text: str) -> None:
+        """Remember that a chunk isn't what its id says."""
+        self.invalid += 1
         if len(self.troubles) < 10:
             self.troubles.append(text)
 

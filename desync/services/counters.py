@@ -65,6 +65,11 @@ class Counters:
         self.latencies = [0] * (len(LATENCIES) + 1)
         self.latency_sum = 0.0
 
+    @property
+    def total(self) -> int:
+        """How many requests there were."""
+        return sum(self.requests.values())
+
     def count(self, method: bytes, code: int) -> None:
         """Count a request."""
         key = (method, code)

@@ -31,7 +31,7 @@ class Snapshot(NamedTuple):
     The figures of a moment.
 
     :param counters: since the server started.
-    :param in_flight: requests that are being answered.
+    :param in_flight: requests that are being answered, or sessions that are under way.
     :param connections: that are open.
     :param processes: that serve.
     """
@@ -148,11 +148,13 @@ class Rates:
 
     def _add(self, snapshot: Snapshot) -> None:
         counters = snapshot.counters
-        requests = sum(counters.requests.values())
-        self._seen.append((self._clock.seconds(), requests, counters.sent, counters.received))
+        seen = (self._clock.seconds(), counters.total, counters.sent, counters.received)
+        self._seen.append(seen)
 
     def per_second(self) -> tuple[float, float, float]:
-        """Give requests, bytes sent and bytes received a second, over the last minute."""
+        """
+        Give requests (or sessions), bytes sent and bytes received a second, over the last minute.
+        """
         if len(self._seen) < 2:
             return 0.0, 0.0, 0.0
         first, last = self._seen[0], self._seen[-1]

@@ -58,6 +58,28 @@ def log_access(exchange: Exchange) -> None:
     )
 
 
+def log_session(user: str, client: str, verb: str, names: str, outcome: str, size: int) -> None:
+    """
+    Emit the event for a session over SSH that is over, in the fields of a request.
+
+    :param names: what it was about, in printable characters.
+    :param outcome: how it ended, in a word.
+    :param size: bytes of what was transferred.
+    """
+    _access.info(
+        "{client} {method} {uri} {status}",
+        client=client,
+        user=user,
+        method=verb.upper(),
+        uri=_text(names.encode()).replace(" ", "+"),
+        protocol="casync",
+        status=outcome.replace(" ", "-"),
+        bytes=size,
+        referer="-",
+        agent="-",
+    )
+
+
 def _text(data: bytes) -> str:
     # Whatever a peer sent is printable afterwards, and within its quotes.
     return "".join(
@@ -67,8 +89,9 @@ def _text(data: bytes) -> str:
 
 def combined(event: LogEvent) -> str:
     """Format a request as a line of the combined format, in local time."""
+    who = f"{event['client']} - {event.get('user', '-')}"
     return (
-        f'{event["client"]} - - [{_local_time(event["log_time"])}] "{event["method"]}'
+        f'{who} [{_local_time(event["log_time"])}] "{event["method"]}'
         f' {event["uri"]} {event["protocol"]}" {event["status"]} {event["bytes"] or "-"}'
         f' "{event["referer"]}" "{event["agent"]}"'
     )
@@ -90,7 +113,8 @@ _FIELDS: Final = ("client", "method", "uri", "protocol", "status", "bytes", "ref
 
 def as_json(event: LogEvent) -> str:
     """Format a request as a JSON object on one line."""
-    return json.dumps({"time": round(event["log_time"], 3), **{n: event[n] for n in _FIELDS}})
+    fields = ("user", *_FIELDS) if "user" in event else _FIELDS
+    return json.dumps({"time": round(event["log_time"], 3), **{n: event[n] for n in fields}})
 
 
 @implementer(ILogObserver)

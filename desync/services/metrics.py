@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from .counters import LATENCIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .figures import Snapshot
 
@@ -34,35 +34,52 @@ _COUNTERS: Final = (
 
 
 def prometheus(snapshot: Snapshot) -> str:
-    """Format figures."""
-    return "".join(f"{line}\n" for line in _lines(snapshot))
+    """Format the figures of a server that answers requests."""
+    return text_of(_lines(snapshot))
+
+
+def text_of(lines: Iterable[str]) -> str:
+    """Make the whole text of its lines."""
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _lines(snapshot: Snapshot) -> Iterator[str]:
+    yield from family("requests_total", "counter", "Requests by method and status; 0: client left.")
+    for (method, code), count in sorted(snapshot.counters.requests.items()):
+        yield sample("requests_total", count, method=method.decode("ascii", "replace"), code=code)
+    yield from shared_lines(snapshot)
+    yield from family("chunks_in_flight", "gauge", "Requests that are being answered.")
+    yield sample("chunks_in_flight", snapshot.in_flight)
+
+
+def shared_lines(snapshot: Snapshot) -> Iterator[str]:
+    """Give what all servers count."""
     counters = snapshot.counters
-    yield from _head("requests_total", "counter", "Requests by method and status; 0: client left.")
-    for (method, code), count in sorted(counters.requests.items()):
-        name = method.decode("ascii", "replace")
-        yield f'desync_requests_total{{method="{name}",code="{code}"}} {count}'
     for name, attribute, about in _COUNTERS:
-        yield from _head(f"{name}_total", "counter", about)
-        yield f"desync_{name}_total {getattr(counters, attribute)}"
-    yield from _head("upstream_seconds", "histogram", "Time until upstream answered for a chunk.")
+        yield from family(f"{name}_total", "counter", about)
+        yield sample(f"{name}_total", getattr(counters, attribute))
+    yield from family("upstream_seconds", "histogram", "Time until upstream answered for a chunk.")
     total = 0
     for bound, count in zip((*LATENCIES, "+Inf"), counters.latencies, strict=True):
         total += count
-        yield f'desync_upstream_seconds_bucket{{le="{bound}"}} {total}'
-    yield f"desync_upstream_seconds_sum {counters.latency_sum}"
-    yield f"desync_upstream_seconds_count {total}"
+        yield sample("upstream_seconds_bucket", total, le=bound)
+    yield sample("upstream_seconds_sum", counters.latency_sum)
+    yield sample("upstream_seconds_count", total)
     for name, value, about in (
-        ("chunks_in_flight", snapshot.in_flight, "Requests that are being answered."),
         ("connections", snapshot.connections, "Connections that are open."),
         ("processes", snapshot.processes, "Processes that serve."),
     ):
-        yield from _head(name, "gauge", about)
-        yield f"desync_{name} {value}"
+        yield from family(name, "gauge", about)
+        yield sample(name, value)
 
 
-def _head(name: str, kind: str, about: str) -> Iterator[str]:
+def family(name: str, kind: str, about: str) -> Iterator[str]:
+    """Give what comes before the samples of a name."""
     yield f"# HELP desync_{name} {about}"
     yield f"# TYPE desync_{name} {kind}"
+
+
+def sample(name: str, value: float, **labels: object) -> str:
+    """Give the line of a sample. Labels are ours, and need no escapes."""
+    inside = ",".join(f'{label}="{text}"' for label, text in labels.items())
+    return f"desync_{name}{{{inside}}} {value}" if inside else f"desync_{name} {value}"

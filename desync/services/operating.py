@@ -12,16 +12,22 @@ from .service import OperatorPart, Part
 
 if TYPE_CHECKING:
     from .figures import Figures
-    from .settings import ServerSettings
+    from .operator_views import View
+    from .settings import CommonSettings
 
 
 def operator_parts(
-    settings: ServerSettings, title: str, figures: Figures, reactor: Any
+    settings: CommonSettings,
+    title: str,
+    figures: Figures,
+    reactor: Any,
+    view: View | None = None,
 ) -> list[Part]:
     """
     Make the operator's endpoint.
 
     :param title: what the server is.
+    :param view: what is shown of the figures; by default what there is to be seen of requests.
     :returns: none, or one.
     """
     if not settings.operator:
@@ -30,7 +36,7 @@ def operator_parts(
     from .operator_page import OperatorApp
 
     rates = Rates(figures, reactor)
-    site = OperatorApp(title, figures, rates).site()
+    site = OperatorApp(title, figures, rates, view=view).site()
     # Nobody else's business, unless a host is named.
     description = endpoint_description(settings.operator, "127.0.0.1")
     return [OperatorPart(description, site, rates, reactor)]

@@ -16,7 +16,8 @@ from klein import Klein
 from twisted.web.server import Site
 from twisted.web.template import Element, Tag, XMLString, flattenString, renderer, tags
 
-from .metrics import CONTENT_TYPE, prometheus
+from .metrics import CONTENT_TYPE
+from .operator_views import RequestsView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IRequest
 
     from .figures import Figures, Rates, Snapshot
+    from .operator_views import View
 
 _HEADERS: Final = (
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
@@ -66,7 +68,7 @@ code { font: .9em ui-monospace, monospace; }
 <div class="tiles" t:render="tiles"/>
 <h2>What it serves</h2>
 <table id="about" t:render="about"/>
-<h2>Requests</h2>
+<h2 t:render="heading"/>
 <table id="requests" t:render="requests"/>
 <h2>The last errors</h2>
 <table id="troubles" t:render="troubles"/>
@@ -84,6 +86,7 @@ class Page(Element):
     :param title: what the server is.
     :param snapshot: the figures of this moment.
     :param rates: requests, bytes sent and bytes received a second.
+    :param view: what is shown of them.
     """
 
     loader = XMLString(_PAGE)
@@ -95,8 +98,10 @@ class Page(Element):
         snapshot: Snapshot,
         rates: tuple[float, float, float],
         now: float,
+        view: View | None = None,
     ) -> None:
         super().__init__()
+        self._view = view or RequestsView()
         self._title = title
         self._figures = figures
         self._snapshot = snapshot
@@ -114,19 +119,12 @@ class Page(Element):
         return tag("not ready", class_="not-ready", id="state")
 
     @renderer
+    def heading(self, request: IRequest | None, tag: Tag) -> Tag:
+        return tag(self._view.heading)
+
+    @renderer
     def tiles(self, request: IRequest | None, tag: Tag) -> Tag:
-        counters = self._snapshot.counters
-        requests, sent, received = self._rates
-        asked = counters.cache_hits + counters.upstream_chunks
-        shown = [
-            (f"{requests:.1f}", "requests a second"),
-            (f"{_bytes(sent)}/s", "sent"),
-            (f"{_bytes(received)}/s", "received"),
-            (str(self._snapshot.in_flight), "requests in flight"),
-            (str(self._snapshot.connections), "connections"),
-        ]
-        if asked:
-            shown.append((f"{100 * counters.cache_hits / asked:.0f} %", "found in the cache"))
+        shown = self._view.tiles(self._snapshot, self._rates)
         return tag(
             *(tags.div(tags.b(value), tags.span(name), class_="tile") for value, name in shown)
         )
@@ -137,24 +135,7 @@ class Page(Element):
 
     @renderer
     def requests(self, request: IRequest | None, tag: Tag) -> Tag:
-        counters = self._snapshot.counters
-        rows = [
-            _row(f"{method.decode()} {_outcome(code)}", f"{count:,}", number=True)
-            for (method, code), count in sorted(counters.requests.items())
-        ]
-        for name, value in (
-            ("sent", _bytes(counters.sent)),
-            ("received", _bytes(counters.received)),
-            ("found in the cache", f"{counters.cache_hits:,}"),
-            ("fetched from upstream", f"{counters.upstream_chunks:,}"),
-            ("failures of stores", f"{counters.upstream_errors:,}"),
-            ("failed verifications", f"{counters.verification_failures:,}"),
-            ("ended for taking too long", f"{counters.timeouts:,}"),
-            ("written by clients", f"{counters.stored:,}"),
-            ("processes", str(self._snapshot.processes)),
-        ):
-            rows.append(_row(name, value, number=True))
-        return tag(*rows)
+        return tag(*(_row(*row, number=True) for row in self._view.rows(self._snapshot)))
 
     @renderer
     def troubles(self, request: IRequest | None, tag: Tag) -> Tag:
@@ -167,18 +148,6 @@ class Page(Element):
 def _row(name: str, value: str, *, number: bool = False) -> Tag:
     cell = tags.td(value, class_="number") if number else tags.td(value)
     return tags.tr(tags.th(name), cell)
-
-
-def _outcome(code: int) -> str:
-    return str(code) if code else "(client left)"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def _ago(seconds: float) -> str:
@@ -198,6 +167,7 @@ class OperatorApp:
     :param figures: what is shown.
     :param rates: what is done a second.
     :param now: gives seconds since 1970.
+    :param view: what is shown of the figures.
     """
 
     app = Klein()
@@ -208,11 +178,13 @@ class OperatorApp:
         figures: Figures,
         rates: Rates,
         now: Callable[[], float] = time.time,
+        view: View | None = None,
     ) -> None:
         self._title = title
         self._figures = figures
         self._rates = rates
         self._now = now
+        self._view = view or RequestsView()
 
     def site(self) -> Any:
         """Make what listens."""
@@ -227,7 +199,8 @@ class OperatorApp:
     async def page(self, request: IRequest) -> bytes:
         snapshot = await self._figures.snapshot()
         _set_headers(request, "text/html; charset=utf-8")
-        page = Page(self._title, self._figures, snapshot, self._rates.per_second(), self._now())
+        rates, now = self._rates.per_second(), self._now()
+        page = Page(self._title, self._figures, snapshot, rates, now, self._view)
         text: bytes = await flattenString(request, page)
         return b"<!DOCTYPE html>\n" + text
 
@@ -235,7 +208,7 @@ class OperatorApp:
     async def metrics(self, request: IRequest) -> str:
         snapshot = await self._figures.snapshot()
         _set_headers(request, CONTENT_TYPE)
-        return prometheus(snapshot)
+        return self._view.metrics(snapshot)
 
     @app.route("/healthz", methods=["GET", "HEAD"])
     def health(self, request: IRequest) -> str:

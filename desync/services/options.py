@@ -14,7 +14,7 @@ from desync.config import Config
 from desync.errors import DesyncError
 from desync.options import StoreFlags
 
-from .settings import LOG_FORMATS, STORE_SETTINGS, ServerSettings, Setting, settings_of
+from .settings import LOG_FORMATS, STORE_SETTINGS, CommonSettings, Setting, settings_of
 
 _TRUE = frozenset({"1", "t", "true", "yes"})
 _FALSE = frozenset({"0", "f", "false", "no"})
@@ -28,7 +28,7 @@ class ServerOptions(Options):
     :ivar given: field of the settings -> value, of what was given.
     """
 
-    kind: ClassVar[type[ServerSettings]]
+    kind: ClassVar[type[CommonSettings]]
 
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
@@ -67,6 +67,8 @@ def _parser(setting: Setting) -> Callable[[str], Any]:
             if setting.minimum is not None and number < setting.minimum:
                 raise UsageError(f"--{setting.name} must be at least {setting.minimum}")
             return number
+        if setting.kind == "seconds":
+            return _seconds(setting.name, text)
         if setting.kind == "switch":
             if text.lower() not in _TRUE | _FALSE:
                 raise UsageError(f"--{setting.name} takes true or false")
@@ -76,6 +78,16 @@ def _parser(setting: Setting) -> Callable[[str], Any]:
         return text
 
     return parse
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e9:
+        raise UsageError(f"--{name} takes a number of seconds greater than 0")
+    return seconds
 
 
 def _option(setting: Setting) -> Callable[..., None]:
@@ -101,7 +113,7 @@ def _option(setting: Setting) -> Callable[..., None]:
     return option
 
 
-def options_for(settings: Sequence[Setting], kind: type[ServerSettings]) -> type[ServerOptions]:
+def options_for(settings: Sequence[Setting], kind: type[CommonSettings]) -> type[ServerOptions]:
     """
     Make the options of a server.
 

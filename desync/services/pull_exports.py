@@ -215,6 +215,10 @@ class NotNamed(UsageError):
     """A path that stands for nothing."""
 
 
+class ReadOnly(PermissionError):
+    """A user wants to write where he may only read."""
+
+
 def resolve(path: str) -> Named:
     """
     Find out what a client's path stands for: ``EXPORT/FILE``, ``EXPORT/default.castr`` or

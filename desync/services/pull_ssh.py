@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.conch.avatar import ConchUser
 from twisted.conch.checkers import SSHPublicKeyChecker
-from twisted.conch.error import ConchError, ValidPublicKey
+from twisted.conch.error import ValidPublicKey
 from twisted.conch.ssh import common
 from twisted.conch.ssh.channel import SSHChannel
-from twisted.conch.ssh.connection import OPEN_RESOURCE_SHORTAGE, SSHConnection
+from twisted.conch.ssh.connection import (
+    MSG_CHANNEL_OPEN_FAILURE,
+    OPEN_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_CONNECT_FAILED,
+    OPEN_RESOURCE_SHORTAGE,
+    SSHConnection,
+)
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import SSHServerTransport
@@ -28,6 +34,7 @@ from twisted.internet.defer import execute
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import ILogObserver, Logger, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 if TYPE_CHECKING:
@@ -35,7 +42,6 @@ if TYPE_CHECKING:
 
     from twisted.cred.portal import Portal
     from twisted.logger import LogEvent
-    from twisted.python.failure import Failure
 
 #: How many bytes may wait for the client's window before the session is asked to wait, and how few
 #: let it go on.
@@ -45,6 +51,9 @@ _LOW: Final = 1 << 16
 #: How many bytes a client may send ahead of us.
 _WINDOW: Final = 1 << 20
 _PACKET: Final = 1 << 15
+
+#: Clients that take only smaller packets would cost too much, in bytes.
+_LEAST_PACKET: Final = 256
 
 #: How many channels a connection may have at once.
 _MOST_CHANNELS: Final = 16
@@ -90,6 +99,7 @@ class CommandChannel(SSHChannel):
         except (struct.error, IndexError, ValueError):
             return False
         avatar: Any = self.avatar
+        self.conn.transport.active += 1
         protocol: Protocol = avatar.run(self.conn.transport, command)
         self._protocol = protocol
         protocol.makeConnection(self)
@@ -99,6 +109,7 @@ class CommandChannel(SSHChannel):
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Pass data on."""
+        self.conn.transport.active += 1
         if self._protocol is not None:
             self._protocol.dataReceived(data)
 
@@ -170,6 +181,7 @@ class CommandChannel(SSHChannel):
                     waiting.appendleft(view[most - size :])
                     parts.append(view[: most - size])
                 first = b"".join(parts)
+            link.active += 1
             self._held -= len(first)
             self.remoteWindowLeft -= len(first)
             self.conn.sendData(self, first)
@@ -241,19 +253,22 @@ class Connection(SSHConnection):
         if room > 0:
             super().adjustWindow(channel, room)  # type: ignore[no-untyped-call]
 
-    def getChannel(  # noqa: N802
-        self,
-        channelType: bytes,  # noqa: N803
-        windowSize: int,  # noqa: N803
-        maxPacket: int,  # noqa: N803
-        data: bytes,
-    ) -> Any:
-        """Open a channel, if it isn't one too many."""
-        if len(self.channels) >= _MOST_CHANNELS:
-            raise ConchError(OPEN_RESOURCE_SHORTAGE, "too many channels")
-        return super().getChannel(  # type: ignore[no-untyped-call]
-            channelType, windowSize, maxPacket, data
-        )
+    def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:  # noqa: N802
+        """Open a channel for a command, if it isn't one too many; no other kind."""
+        kind, rest = common.getNS(packet)
+        sender, _, most = struct.unpack_from(">3L", rest)
+        if kind != b"session":
+            why, text = OPEN_ADMINISTRATIVELY_PROHIBITED, b"not here"
+        elif len(self.channels) >= _MOST_CHANNELS:
+            why, text = OPEN_RESOURCE_SHORTAGE, b"too many channels"
+        elif most < _LEAST_PACKET:
+            why, text = OPEN_CONNECT_FAILED, b"too small packets"
+        else:
+            super().ssh_CHANNEL_OPEN(packet)  # type: ignore[no-untyped-call]
+            return
+        failure = struct.pack(">2L", sender, why) + common.NS(text) + common.NS(b"")
+        link: Any = self.transport
+        link.sendPacket(MSG_CHANNEL_OPEN_FAILURE, failure)
 
     def flush(self) -> None:
         """Send what the channels have."""
@@ -300,7 +315,8 @@ class Transport(SSHServerTransport):
     One connection.
 
     :ivar is_full: whether the client doesn't take what was sent, so that nothing more is.
-    :ivar active: incremented whenever something is received.
+    :ivar active: incremented whenever a channel does something. Keeping a connection alive is not
+        enough.
     """
 
     _log = _quiet
@@ -319,8 +335,12 @@ class Transport(SSHServerTransport):
         self.factory.begun(self)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        self.active += 1
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        """Take what arrived. Conch takes much on trust: what it trips over ends the connection."""
+        try:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]
+        except Exception:
+            self.factory.not_understood(self, Failure())
+            self.transport.abortConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: N802
         super().connectionLost(reason or connectionDone)
@@ -387,6 +407,7 @@ class Factory(SSHFactory):
     :param begun: called with each connection.
     :param logged_in: called with it and the user's name.
     :param lost: called with it when it is gone.
+    :param not_understood: called with it and a failure when something in it can't be dealt with.
     """
 
     _log = _quiet
@@ -401,6 +422,7 @@ class Factory(SSHFactory):
         begun: Callable[[Transport], None],
         logged_in: Callable[[Transport, str], None],
         lost: Callable[[Transport], None],
+        not_understood: Callable[[Transport, Failure], None],
     ) -> None:
         kind = key.sshType()
         self.publicKeys = {kind: key.public()}
@@ -410,3 +432,4 @@ class Factory(SSHFactory):
         self.begun = begun
         self.logged_in = logged_in
         self.lost = lost
+        self.not_understood = not_understood

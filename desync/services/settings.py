@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     """
 
     name: str
-    kind: Literal["text", "texts", "switch", "number", "log format"]
+    kind: Literal["text", "texts", "switch", "number", "seconds", "log format"]
     help: str
     short: str = ""
     default: Any = None
@@ -65,10 +65,20 @@ _LISTENING: Final = (
     ),
 )
 
-_COMMON: Final = (
-    Setting("writable", "switch", "let clients write", short="w", old_name="writeable"),
+LOGGING: Final = (
     Setting("log", "text", "log requests to this file, or to stderr if it is -"),
     Setting("log-format", "log format", "how requests are logged", default=LOG_FORMATS[0]),
+)
+
+OPERATOR: Final = Setting(
+    "operator",
+    "text",
+    "where the operator's page, metrics and health are served; :port is on this machine alone",
+)
+
+_COMMON: Final = (
+    Setting("writable", "switch", "let clients write", short="w", old_name="writeable"),
+    *LOGGING,
     Setting("cert", "text", "the server's certificate, and those up to its authority, PEM"),
     Setting("key", "text", "the key of that certificate, PEM"),
     Setting("mutual-tls", "switch", "require certificates of clients, see --client-ca"),
@@ -78,11 +88,7 @@ _COMMON: Final = (
         "text",
         "what the Authorization header has to be (default: the environment's DESYNC_HTTP_AUTH)",
     ),
-    Setting(
-        "operator",
-        "text",
-        "where the operator's page, metrics and health are served; :port is on this machine alone",
-    ),
+    OPERATOR,
     Setting("max-connections", "number", "connections at once", default=10_000, minimum=1),
     Setting("max-requests", "number", "requests at once", default=1_000, minimum=1),
 )
@@ -128,9 +134,9 @@ STORE_SETTINGS: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerSettings:
+class CommonSettings:
     """
-    What is common to both servers. Fields are named as the flags.
+    What is common to all servers. Fields are named as the flags.
 
     :param config_path: the configuration file; None for the default one.
     :param digest: the name of the digest algorithm.
@@ -138,17 +144,10 @@ class ServerSettings:
     """
 
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
-    writable: bool = False
     log: str | None = None
     log_format: str = LOG_FORMATS[0]
-    cert: str | None = None
-    key: str | None = None
-    mutual_tls: bool = False
-    client_ca: str | None = None
-    authorization: str = ""
     operator: str | None = None
     max_connections: int = 10_000
-    max_requests: int = 1_000
     config_path: str | None = None
     digest: str = "sha512-256"
     store_flags: StoreFlags = field(default_factory=StoreFlags)
@@ -159,6 +158,32 @@ class ServerSettings:
 
         :raises UsageError: if they don't.
         """
+        if not self.listen:
+            raise UsageError("nowhere to listen")
+
+    def load_config(self, environ: Mapping[str, str]) -> Config:
+        """Read the configuration file."""
+        from desync.config import Config
+
+        # A file that was named has been read before; this may be the default one.
+        return Config.load(self.config_path, environ, may_be_missing=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(CommonSettings):
+    """What is common to the servers of HTTP."""
+
+    writable: bool = False
+    cert: str | None = None
+    key: str | None = None
+    mutual_tls: bool = False
+    client_ca: str | None = None
+    authorization: str = ""
+    max_requests: int = 1_000
+
+    def check(self) -> None:
+        """See :meth:`CommonSettings.check`."""
+        super().check()
         if bool(self.cert) != bool(self.key):
             raise UsageError("--key and --cert options need to be provided together")
         if self.mutual_tls and not self.cert:
@@ -171,8 +196,6 @@ class ServerSettings:
             )
         if self.client_ca and not self.mutual_tls:
             raise UsageError("--client-ca requires --mutual-tls")
-        if not self.listen:
-            raise UsageError("nowhere to listen")
 
     def to_json(self) -> dict[str, Any]:
         """Give all fields, fit for JSON, for another process: see :meth:`from_json`."""
@@ -189,13 +212,6 @@ class ServerSettings:
         }
         made["store_flags"] = StoreFlags(**made["store_flags"])
         return cls(**made)
-
-    def load_config(self, environ: Mapping[str, str]) -> Config:
-        """Read the configuration file."""
-        from desync.config import Config
-
-        # A file that was named has been read before; this may be the default one.
-        return Config.load(self.config_path, environ, may_be_missing=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +258,7 @@ class IndexServerSettings(ServerSettings):
 
 
 def settings_of(
-    kind: type[ServerSettings], values: Mapping[str, Any], environ: Mapping[str, str]
+    kind: type[CommonSettings], values: Mapping[str, Any], environ: Mapping[str, str]
 ) -> Any:
     """
     Make settings of flags, and check them.
@@ -257,8 +273,8 @@ def settings_of(
         for name, value in values.items()
         if value is not None and name in known
     }
-    given.setdefault("authorization", "")
-    given["authorization"] = given["authorization"] or environ.get("DESYNC_HTTP_AUTH", "")
+    if "authorization" in known:
+        given["authorization"] = given.get("authorization") or environ.get("DESYNC_HTTP_AUTH", "")
     settings = kind(**given)
     settings.check()
     return settings
