@@ -122,8 +122,8 @@ class Index:
         """
         where = where or "index"
         view = memoryview(data)
-        flags, sizes = _parse_start(view, where)
-        index_digest = _digest_of(flags)
+        flags, sizes = parse_start(view, where)
+        index_digest = digest_of(flags)
         if digest is not None and index_digest is not digest:
             used = "SHA512-256" if index_digest is SHA512_256 else "SHA256"
             raise WrongDigest(where, f"index file uses {used}")
@@ -140,7 +140,7 @@ class Index:
     @property
     def digest(self) -> Digest:
         """The algorithm that the ids are made with."""
-        return _digest_of(self.flags)
+        return digest_of(self.flags)
 
     @property
     def size(self) -> int:
@@ -237,12 +237,19 @@ class Index:
         return b"".join(self.pieces())
 
 
-def _digest_of(flags: int) -> Digest:
+def digest_of(flags: int) -> Digest:
+    """Give the algorithm that the ids are made with, by the feature flag word."""
     return SHA512_256 if flags & feature.SHA512_256 else SHA256
 
 
-def _parse_start(view: memoryview, where: str) -> tuple[int, IndexSizes]:
-    """Read and check what comes before the first item."""
+def parse_start(view: memoryview, where: str) -> tuple[int, IndexSizes]:
+    """
+    Read and check what comes before the first item, the first 64 bytes.
+
+    :param where: see :meth:`Index.parse`.
+    :returns: the feature flag word, and the chunk sizes.
+    :raises InvalidIndex: if no index begins like that.
+    """
     if len(view) < 16:
         raise InvalidIndex(where, f"not an index file: only {len(view)} bytes")
     if struct.unpack_from("<2Q", view) != (HEADER_SIZE, INDEX_TYPE):

@@ -3,8 +3,9 @@
 """
 The server of a push: an index and the chunks that it names come in, or an archive.
 
-A chunk is verified before it is stored. An index takes its place when every chunk that it names is
-in the store, and GOODBYE follows when it has.
+Chunks are asked for as the index comes in, so that they travel while the client still makes it. A
+chunk is verified before it is stored. An index takes its place when every chunk that it names is in
+the store, and GOODBYE follows when it has.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from twisted.internet.defer import Deferred
 from desync.assembly.pending import Pending
 from desync.errors import ChunkInvalid, DesyncError, InvalidIndex, UsageError
 from desync.formats.chunk import Chunk
-from desync.formats.index import Index
+from desync.formats.ids import ChunkIds
+from desync.formats.index_arriving import ArrivingIndex
 from desync.formats.protocol import (
+    EBADMSG,
+    EIO,
     ENOENT,
     ArchiveData,
     ArchiveEnd,
@@ -38,14 +42,11 @@ from desync.stores.backlog import Backlog
 from desync.stores.casync_wire import SessionEnded
 from desync.stores.presence import lacking
 
-from .casync_serving import EBADMSG, ServerSession
+from .casync_serving import EFBIG, EOPNOTSUPP, ServerSession
 
 if TYPE_CHECKING:
-    from desync.formats.ids import ChunkIds
+    from desync.formats.index import Index
     from desync.formats.protocol import Message
-
-EOPNOTSUPP: Final = 95
-EFBIG: Final = 27
 
 #: The largest index that is taken, in bytes: one of 13 million chunks.
 INDEX_LIMIT: Final = 512 << 20
@@ -56,6 +57,9 @@ ARCHIVE_LIMIT: Final = 1 << 42
 #: How many chunks the client is asked for at a time, and how few make it be asked for more.
 _WINDOW: Final = 512
 _REFILL: Final = 256
+
+#: How many chunks of the index are looked for in the store at a time.
+_LOOK: Final = 1024
 
 #: How many chunks are verified and stored at a time.
 _STORING: Final = 16
@@ -73,9 +77,9 @@ class PushSession(ServerSession):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._index = bytearray()
+        self._index = ArrivingIndex("the pushed index")
         self._backlog = Backlog(_STORING)
-        self._arrived = 0
+        self._coming: set[bytes] = set()  # asked for, and not stored yet
         self._wake: Deferred[None] | None = None
         self._is_paused = False
         self._data: list[bytes] = []  # of an archive
@@ -86,7 +90,9 @@ class PushSession(ServerSession):
         theirs = self.session.theirs
         if theirs & Service.PUSH_ARCHIVE:
             self.run(self._take_archive())
-        elif not theirs & Service.PUSH_INDEX:
+        elif theirs & Service.PUSH_INDEX:
+            self.run(self._take_index())
+        else:
             # casync would go on, send nothing, and call that a success.
             text = "chunks are taken only together with an index that names them"
             self.abort(EOPNOTSUPP, text, SessionEnded(text))
@@ -96,14 +102,10 @@ class PushSession(ServerSession):
 
     def take(self, message: Message) -> None:
         if isinstance(message, IndexData):
-            if len(self._index) + len(message.data) > INDEX_LIMIT:
-                text = "the index is too large"
-                self.abort(EFBIG, text, SessionEnded(text))
-                return
-            self._index += message.data
-            self.transferred += len(message.data)
-        elif isinstance(message, IndexEnd):
-            self.run(self._take_index())
+            self._feed(message.data)
+        elif isinstance(message, (IndexEnd, ArchiveEnd)):
+            self._is_complete = True
+            self._awake()
         elif isinstance(message, ChunkData):
             self.transferred += len(message.data)
             self._store(message)
@@ -113,9 +115,6 @@ class PushSession(ServerSession):
         elif isinstance(message, ArchiveData):
             self._data.append(message.data)
             self._hold(len(message.data))
-            self._awake()
-        elif isinstance(message, ArchiveEnd):
-            self._is_complete = True
             self._awake()
 
     def _hold(self, size: int) -> None:
@@ -139,16 +138,36 @@ class PushSession(ServerSession):
 
     # An index and its chunks
 
+    def _feed(self, data: bytes) -> None:
+        self.transferred += len(data)
+        if self._index.size + len(data) > INDEX_LIMIT:
+            text = "the index is too large"
+            self.abort(EFBIG, text, SessionEnded(text))
+            return
+        try:
+            self._index.feed(data)
+        except InvalidIndex as error:
+            self._not_an_index(error)
+        self._awake()
+
+    def _not_an_index(self, why: InvalidIndex) -> None:
+        self.abort(EBADMSG, "not a valid index", SessionEnded(str(why)))
+
     async def _take_index(self) -> None:
         offer = self.offer
         assert offer.index_target is not None
+        began = time.monotonic()
         try:
-            index = Index.parse(self._index, "the pushed index")
+            if self.session.theirs & Service.PUSH_INDEX_CHUNKS:
+                await self._take_chunks()
+            while not self._is_complete:
+                await self._sleep()
+            index = await self.threads.run(self._index.finish)
         except InvalidIndex as error:
-            self.abort(EBADMSG, "not a valid index", SessionEnded(str(error)))
+            self._not_an_index(error)
             return
         if self.session.theirs & Service.PUSH_INDEX_CHUNKS:
-            await self._take_chunks(index)
+            await self._make_sure(index, time.monotonic() - began)
         try:
             await offer.index_target.put_index(offer.index_name, index)
         except UsageError:
@@ -158,15 +177,42 @@ class PushSession(ServerSession):
             self.say(Goodbye())
             self.finish()
 
-    async def _take_chunks(self, index: Index) -> None:
+    async def _take_chunks(self) -> None:
+        """Ask for what the store lacks of the index as it comes in, and wait until all is there."""
+        while True:
+            ids = self._index.take(_LOOK)
+            if ids:
+                await self._ask_for(ids)
+            elif self._is_complete:
+                break
+            else:
+                await self._sleep()
+        while self._coming:
+            await self._sleep()
+        await self._backlog.finish()
+
+    async def _ask_for(self, ids: ChunkIds) -> None:
         target = self.offer.target
         assert target is not None
-        self._digest = index.digest
-        began = time.monotonic()
-        wanted = index.ids.sorted_unique()
-        await self._ask_for(await lacking(target, wanted))
-        if time.monotonic() - began >= _RECHECK_AFTER:
-            gone = await lacking(target, wanted)
+        # What has been asked for is answered once; the store may not have it yet.
+        fresh = [chunk_id for chunk_id in dict.fromkeys(ids) if chunk_id not in self._coming]
+        absent = set(await lacking(target, ChunkIds.from_iterable(fresh).sorted_unique()))
+        wanted = [chunk_id for chunk_id in fresh if chunk_id in absent]
+        while wanted:
+            if self.session.asked > _REFILL:
+                await self._sleep()
+                continue
+            room = _WINDOW - self.session.asked
+            now, wanted = wanted[:room], wanted[room:]
+            self._coming.update(now)
+            self.say(Request(ChunkIds.from_iterable(now), high_priority=False))
+
+    async def _make_sure(self, index: Index, seconds: float) -> None:
+        """Make sure that the chunks are there, and stay."""
+        target = self.offer.target
+        assert target is not None
+        if seconds >= _RECHECK_AFTER:
+            gone = await lacking(target, index.ids.sorted_unique())
             if gone:
                 # The client has answered once, and won't again.
                 text = f"{len(gone)} chunks have disappeared from the store meanwhile"
@@ -175,18 +221,7 @@ class PushSession(ServerSession):
         for files in local.local_files() if local is not None else ():
             await self.threads.run(files.sync)
 
-    async def _ask_for(self, ids: ChunkIds) -> None:
-        asked = 0
-        while self._arrived < len(ids):
-            if asked < len(ids) and self.session.asked <= _REFILL:
-                more = ids[asked : asked + _WINDOW - self.session.asked]
-                self.say(Request(more, high_priority=False))
-                asked += len(more)
-            await self._sleep()
-        await self._backlog.finish()
-
     def _store(self, message: ChunkData) -> None:
-        self._arrived += 1
         self._hold(len(message.data))
         # If one fails, that ends the session: no need to hear of it from the next.
         with contextlib.suppress(DesyncError):
@@ -200,17 +235,20 @@ class PushSession(ServerSession):
         form = Compressed() if message.compressed else Plain()
         chunk = Chunk(message.chunk_id, stored=message.data, form=form, limit=MAX_CHUNK_SIZE)
         try:
-            await self.threads.run(chunk.verify, self._digest)
+            await self.threads.run(chunk.verify, self._index.digest)
             await self.offer.target.put(chunk)
         except ChunkInvalid as error:
+            self.invalid += 1
             self.abort(EBADMSG, "a chunk isn't what its id says", SessionEnded(str(error)))
             raise
         except BaseException as error:
-            self.abort(5, "not stored", error)
+            self.abort(EIO, "not stored", error)
             raise
         finally:
             self._hold(-len(message.data))
         self.chunks += 1
+        self._coming.discard(message.chunk_id)
+        self._awake()
 
     # An archive
 
