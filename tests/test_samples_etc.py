@@ -64,7 +64,7 @@ class OwnTests(SynchronousTestCase):
         assert line is not None
         words = shlex.split(line[1])
         options = Options()
-        options.parseOptions(words[words.index("desync-pull") + 1 :])
+        options.parseOptions(words[words.index("desync-pull") + 1 :])  # type: ignore[no-untyped-call]
         settings = options.settings()
         self.assertEqual(settings.users, "/etc/desync/pull-users.json")
         self.assertEqual(settings.operator, "127.0.0.1:9482")
