@@ -18,6 +18,8 @@ from zope.interface import implementer
 
 from desync.errors import StoreError, UsageError
 
+from .process_output import ProcessOutput
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,6 +36,7 @@ class SshTarget:
     :param location: with the scheme ``ssh`` or ``sftp``.
     :param environ: ``CASYNC_SSH_PATH`` names another program than ``ssh``, ``CASYNC_REMOTE_PATH``
         what is run on the other machine instead of ``casync``.
+    :ivar port: of the machine's sshd; empty for what ssh's configuration says.
     :ivar path: on the other machine; ``~`` and blanks in it mean nothing special.
     :raises UsageError: if there is no host, or one that ssh would take for a flag.
     """
@@ -46,6 +49,7 @@ class SshTarget:
         host = host.strip("[]")
         self.destination = f"{user}@{host}" if user else host
         self.path = unquote(location.path, errors="surrogateescape") or "/"
+        self.port = port
         self.shown = location.shown
         if not host or self.destination.startswith("-") or host.startswith("-"):
             raise UsageError(
@@ -54,9 +58,15 @@ class SshTarget:
             )
         if "\0" in self.path or "\n" in self.path:
             raise UsageError(f"{location.shown}: the path holds a control character")
-        self._port = ["-p", port] if port else []
         self.program = environ.get("CASYNC_SSH_PATH") or "ssh"
         self._remote = environ.get("CASYNC_REMOTE_PATH") or "casync"
+
+    def is_same_host(self, other: SshTarget) -> bool:
+        """Tell whether another target is for the same user of the same machine."""
+        return (self.destination, self.port) == (other.destination, other.port)
+
+    def _ssh(self) -> list[str]:
+        return [self.program, *(["-p", self.port] if self.port else [])]
 
     def casync(self, verb: str, index: str, store: str) -> list[str]:
         """
@@ -68,11 +78,11 @@ class SshTarget:
         """
         words = [path if path == "-" else _quoted(path) for path in ("-", "-", index, store)]
         remote = " ".join([self._remote, verb, *words])
-        return [self.program, *self._port, "--", self.destination, remote]
+        return [*self._ssh(), "--", self.destination, remote]
 
     def sftp(self) -> list[str]:
         """Give the command line that speaks SFTP with the other end."""
-        return [self.program, *self._port, "-s", "--", self.destination, "sftp"]
+        return [*self._ssh(), "-s", "--", self.destination, "sftp"]
 
 
 def _quoted(path: str) -> str:
@@ -100,8 +110,9 @@ class _Pipes:
 
     disconnecting = False
 
-    def __init__(self, process: Any) -> None:
+    def __init__(self, process: Any, output: ProcessOutput) -> None:
         self._process = process
+        self._output = output
 
     def write(self, data: bytes) -> None:
         self._process.write(data)
@@ -120,10 +131,10 @@ class _Pipes:
             pipe.unregisterProducer()
 
     def pauseProducing(self) -> None:  # noqa: N802
-        self._process.pauseProducing()
+        self._output.pause()
 
     def resumeProducing(self) -> None:  # noqa: N802
-        self._process.resumeProducing()
+        self._output.resume()
 
     def loseConnection(self) -> None:  # noqa: N802
         self._process.closeStdin()
@@ -146,14 +157,14 @@ class PipedProcess(ProcessProtocol):
         self._reactor = reactor
         self._timer: Any = None
         self._waiting: list[Any] = []
-        self._lost = False
+        self._is_silent = False
+        self._why: Failure | None = None
         self.ended = False
+        self.output = ProcessOutput(reactor, protocol.dataReceived, self._fell_silent)
 
     def connectionMade(self) -> None:  # noqa: N802
-        self.protocol.makeConnection(_Pipes(self.transport))
-
-    def outReceived(self, data: bytes) -> None:  # noqa: N802
-        self.protocol.dataReceived(data)
+        self.output.begin()
+        self.protocol.makeConnection(_Pipes(self.transport, self.output))
 
     def inConnectionLost(self) -> None:  # noqa: N802
         # Our input to it is closed: by us, after which it has some time, or because it is ending.
@@ -162,16 +173,30 @@ class PipedProcess(ProcessProtocol):
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        if not self.ended:
+        if self._why is None:
             with contextlib.suppress(ProcessExitedAlready):
                 self.transport.signalProcess("KILL")  # type: ignore[union-attr]
+        # Perhaps a child of it has the pipe, which is nobody to wait for.
+        self.output.close()
 
-    def outConnectionLost(self) -> None:  # noqa: N802
+    def _fell_silent(self) -> None:
         # Whether the process failed, and so what to say, is known only when it has ended.
-        if self.transport is not None and not self.ended and self._timer is None:
+        self._is_silent = True
+        if self._why is None and self._timer is None:
             self._timer = self._reactor.callLater(_PATIENCE, self.kill)
+        self._end_if_over()
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
+        self._why = reason
+        if self._timer is None and not self._is_silent:
+            self._timer = self._reactor.callLater(_PATIENCE, self.kill)
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        # What it wrote last may have to be read still when it has ended.
+        reason = self._why
+        if reason is None or not self._is_silent or self.ended:
+            return
         self.ended = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -182,12 +207,10 @@ class PipedProcess(ProcessProtocol):
                 if value.exitCode is not None
                 else f"ended by signal {value.signal}"
             )
-        if not self._lost:
-            self._lost = True
-            lost = connectionDone
-            if self.status is not None:
-                lost = Failure(ConnectionLost(f"{self.name} {self.status}"))
-            self.protocol.connectionLost(lost)
+        lost = connectionDone
+        if self.status is not None:
+            lost = Failure(ConnectionLost(f"{self.name} {self.status}"))
+        self.protocol.connectionLost(lost)
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(None)
@@ -216,8 +239,13 @@ def spawn(reactor: Any, arguments: list[str], protocol: Protocol, shown: str) ->
     encoded = [os.fsencode(word) for word in arguments]
     try:
         reactor.spawnProcess(
-            piped, os.fsencode(program), encoded, env=None, childFDs={0: "w", 1: "r", 2: 2}
+            piped,
+            os.fsencode(program),
+            encoded,
+            env=None,
+            childFDs={0: "w", 1: piped.output.writing_end, 2: 2},
         )
     except OSError as error:
+        piped.output.discard()
         raise StoreError(shown, f"{program}: {error.strerror or error}") from None
     return piped
