@@ -79,6 +79,12 @@ class StoreOptions(NamedTuple):
     compression_level: int = DEFAULT_COMPRESSION_LEVEL
     s3: S3Credentials = S3Credentials()
 
+    @property
+    def patience(self) -> float | None:
+        """How long one request may take, in seconds; None for without end."""
+        timeout = self.timeout or DEFAULT_TIMEOUT
+        return timeout / 1e9 if timeout > 0 else None
+
 
 class StoreFlags(NamedTuple):
     """

@@ -40,7 +40,13 @@ class Uploaded(NamedTuple):
 
 
 class Uploads(Protocol):
-    """What stores chunks of a file: :class:`ChunkUploads`, or what does it over SSH."""
+    """
+    What stores chunks of a file: :class:`ChunkUploads`, or what does it over SSH.
+
+    :ivar installs: whether the index goes where it is to go together with the chunks.
+    """
+
+    installs: bool
 
     async def upload(
         self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
@@ -56,6 +62,8 @@ class ChunkUploads:
     :param in_thread: calls a function in a thread, for reading, hashing and compressing.
     :param concurrency: how many chunks are under way at a time.
     """
+
+    installs = False
 
     def __init__(self, target: IChunkTarget, in_thread: InThread, concurrency: int) -> None:
         self._target = target

@@ -79,7 +79,9 @@ def cache(
 
         source = session.source(store)
         if parse_location(cache).scheme == "ssh":
-            pushed = await session.ssh_uploads(cache).copy(source, named, ids, invocation.progress)
+            pushed = await session.ssh_uploads(cache, options).copy(
+                source, named, ids, invocation.progress
+            )
             return Cached(len(ids), pushed.chunks)
         target = session.target(cache, options, sync_each=sync == "each")
         done = await copy(ids, source, target, invocation.progress, invocation.concurrency)

@@ -108,30 +108,45 @@ class Layered:
         return ChunkDownloads(source, self._threads.run, self._invocation.concurrency)
 
     def uploads(
-        self, location: str, options: Callable[[str], StoreOptions] | None = None
+        self,
+        location: str,
+        options: Callable[[str], StoreOptions] | None = None,
+        index: str | None = None,
     ) -> ChunkUploads | SshUploads:
-        """Open a store to put the chunks of a file into."""
+        """
+        Open a store to put the chunks of a file into.
+
+        :param index: where the file's index is to go.
+        """
         from desync.assembly.upload import ChunkUploads
         from desync.stores.location import parse_location
 
         if parse_location(location).scheme == "ssh":
-            return self.ssh_uploads(location)
+            return self.ssh_uploads(location, options, index)
         target = self.target(location, options)
         return ChunkUploads(target, self._threads.run, self._invocation.concurrency)
 
-    def ssh_uploads(self, location: str) -> SshUploads:
-        """Open a store over SSH to put chunks into."""
+    def ssh_uploads(
+        self,
+        location: str,
+        options: Callable[[str], StoreOptions] | None = None,
+        index: str | None = None,
+    ) -> SshUploads:
+        """
+        Open a store over SSH to put chunks into. See :class:`desync.assembly.push.SshUploads`.
+        """
         from desync.assembly.push import SshUploads
         from desync.stores.location import parse_location
 
         invocation = self._invocation
         return SshUploads(
             parse_location(location),
-            invocation.store_options(location),
+            (options or invocation.store_options)(location),
             invocation.digest,
             self._reactor,
             self._threads.run,
             invocation.note,
+            index,
         )
 
     def stream_uploads(

@@ -81,19 +81,22 @@ def make(
         from desync.operations.make import make
 
         digest, progress = invocation.digest, invocation.progress
+        is_written = False
         if files is not None or not store:
             made = run(make(file, sizes, digest, pool, progress, files))
         else:
             from .layered import Layered, run_layered
 
-            async def work(session: Layered) -> Made:
-                target = session.uploads(store, options)
-                return await make(file, sizes, digest, session.pool(pool), progress, target)
+            async def work(session: Layered) -> tuple[Made, bool]:
+                target = session.uploads(store, options, index)
+                made = await make(file, sizes, digest, session.pool(pool), progress, target)
+                return made, target.installs
 
-            made = run_layered(invocation, work)
+            made, is_written = run_layered(invocation, work)
     if files is not None and sync != "none":
         files.sync()
-    write_index(invocation, index, made.index, sync=sync)
+    if not is_written:
+        write_index(invocation, index, made.index, sync=sync)
     _report(invocation, made, print_stats)
 
 

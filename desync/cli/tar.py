@@ -27,7 +27,9 @@ from .storing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from desync.chunking.sizes import ChunkSizes
     from desync.operations.tar import Packed, Packing
+    from desync.options import StoreOptions
     from desync.trees.content import Piece
 
 DISK, TAR = "disk", "tar"
@@ -102,14 +104,36 @@ def tar(
             invocation, closing, source, packing, input_format, tar_add_root, spool_limit
         )
         if index:
+            from desync.chunking.sizes import ChunkSizes
+            from desync.stores.location import parse_location
+            from desync.stores.opening import check_scheme
+
             assert store is not None
             check_index_target(archive)
             if input_format == DISK:
                 _check_outside(store, source)
-            packed = _store(
-                invocation, pieces(None), packing.flags, store, chunk_size, sync, compression_level
-            )
-            write_index(invocation, archive, packed.caidx, sync=sync)
+            options = writing_options(invocation, compression_level)
+            sizes = ChunkSizes.parse_kib(chunk_size)
+            check_scheme(store)
+            if parse_location(store).scheme == "ssh":
+                _check_rereadable(source, input_format)
+                packed, is_written = _push(
+                    invocation,
+                    lambda: pieces(None),
+                    source,
+                    packing.flags,
+                    sizes,
+                    store,
+                    options,
+                    archive,
+                )
+            else:
+                packed = _store(
+                    invocation, pieces(None), packing.flags, sizes, store, options, sync
+                )
+                is_written = False
+            if not is_written:
+                write_index(invocation, archive, packed.caidx, sync=sync)
             invocation.debug(
                 f"{len(packed.caidx)} chunks of {packed.caidx.size} bytes, {packed.stored} new to"
                 f" the store, which take {packed.stored_bytes} bytes there"
@@ -142,10 +166,15 @@ def _pieces_of(
     :param closing: closes what is opened.
     """
 
+    times = 0
+
     def skipped(path: bytes, why: str) -> None:
-        invocation.note(f"skipping '{os.fsdecode(path)}' : {why}")
+        if times == 1:  # once is enough
+            invocation.note(f"skipping '{os.fsdecode(path)}' : {why}")
 
     def pieces(output: tuple[int, int] | None) -> Iterable[Piece]:
+        nonlocal times
+        times += 1
         if input_format == TAR:
             from desync.operations.tar_input import pack_tar
 
@@ -181,21 +210,17 @@ def _store(
     invocation: Invocation,
     pieces: Iterable[Piece],
     flags: int,
+    sizes: ChunkSizes,
     store: str,
-    chunk_size: str,
+    options: Callable[[str], StoreOptions],
     sync: str,
-    compression_level: int | None,
 ) -> Packed:
-    """Cut an archive into chunks and put those into a store of any kind."""
-    from desync.chunking.sizes import ChunkSizes
+    """Cut an archive into chunks and put those into a store of any kind but over ssh."""
     from desync.operations.tar import store_archive
-    from desync.stores.opening import check_scheme, local_target
+    from desync.stores.opening import local_target
     from desync.workers.pool import Pool, pool_size
 
-    sizes = ChunkSizes.parse_kib(chunk_size)
-    options = writing_options(invocation, compression_level)
     digest, progress = invocation.digest, invocation.progress
-    check_scheme(store)
     files = local_target(store, options, digest, sync_each=sync == "each")
     with Pool(pool_size(invocation.concurrency)) as pool:
         if files is not None:
@@ -210,3 +235,51 @@ def _store(
             return await store_archive(pieces, flags, sizes, digest, pool, progress, target)
 
         return run_layered(invocation, work)
+
+
+def _check_rereadable(source: str, input_format: str) -> None:
+    """
+    Make sure that an archive can be made twice, as it takes to push it over ssh.
+
+    :raises UsageError: if it can't.
+    """
+    if input_format == TAR and not os.path.isfile(source):
+        raise UsageError(
+            f"{source}: a tar stream has to be a file to go to a store over ssh: it is read twice"
+        )
+
+
+def _push(
+    invocation: Invocation,
+    pieces: Callable[[], Iterable[Piece]],
+    source: str,
+    flags: int,
+    sizes: ChunkSizes,
+    store: str,
+    options: Callable[[str], StoreOptions],
+    archive: str,
+) -> tuple[Packed, bool]:
+    """
+    Cut an archive into chunks and push those to a store over ssh.
+
+    :returns: what it was packed into, and whether its index is where it is to go.
+    """
+    from desync.operations.tar_push import push_archive
+
+    from .layered import Layered, run_layered
+
+    async def work(session: Layered) -> tuple[Packed, bool]:
+        uploads = session.ssh_uploads(store, options, archive)
+        packed = await push_archive(
+            pieces,
+            source,
+            flags,
+            sizes,
+            invocation.digest,
+            session.in_thread,
+            invocation.progress,
+            uploads,
+        )
+        return packed, uploads.installs
+
+    return run_layered(invocation, work)

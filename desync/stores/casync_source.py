@@ -10,14 +10,14 @@ from twisted.python.failure import Failure
 
 from desync.errors import StoreError
 from desync.formats.ids import ChunkIds
-from desync.formats.protocol import Abort, ChunkData, Goodbye, Missing, RemoteProtocolError, Request
+from desync.formats.protocol import Abort, ChunkData, Goodbye, Missing, Request
 from desync.formats.protocol_session import Service, Session
 
-from .casync_wire import SessionProtocol
+from .casync_client import ClientSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
     from desync.formats.protocol import Message
 
@@ -32,7 +32,7 @@ ASKED_LIMIT: Final = 1 << 16
 UNREAD_LIMIT: Final = 8 << 20
 
 
-class ChunkSession(SessionProtocol):
+class ChunkSession(ClientSession):
     """
     A session that asks for chunks.
 
@@ -42,16 +42,14 @@ class ChunkSession(SessionProtocol):
     """
 
     def __init__(self, where: str, on_end: Callable[[ChunkSession], None]) -> None:
-        super().__init__(Session(Service.PULL_CHUNKS))
+        super().__init__(Session(Service.PULL_CHUNKS), where)
         self.is_retired = False
-        self._where = where
         self._on_end = on_end
         self._waiting: dict[bytes, Answered] = {}
         self._unsent: list[tuple[ChunkIds, bool]] = []
         self._ever: set[bytes] = set()
         self._held = 0
         self._is_paused = False
-        self._watching: Any = None
         self._block: dict[Answered, list[ChunkData | Missing]] = {}
 
     @property
@@ -95,28 +93,8 @@ class ChunkSession(SessionProtocol):
             if not self.is_over:
                 self.transport_.resumeProducing()
 
-    def watch(self, reactor: Any, timeout: float) -> None:
-        """
-        End the session when it owes something and nothing has come for some time.
-
-        It may take as long as it likes to begin: somebody may have to type a password for ssh.
-
-        :param timeout: in seconds.
-        """
-        seen = (self.active, False)
-
-        def look() -> None:
-            nonlocal seen
-            if self.is_over:
-                return
-            waits = self.session.is_open and bool(self._waiting) and not self._is_paused
-            if waits and seen == (self.active, True):
-                self.finish(StoreError(self._where, f"no answer for {timeout:g} seconds"))
-                return
-            seen = (self.active, waits)
-            self._watching = reactor.callLater(timeout, look)
-
-        self._watching = reactor.callLater(timeout, look)
+    def is_owed(self) -> bool:
+        return bool(self._waiting) and not self._is_paused
 
     def retire(self) -> None:
         """End the session as soon as it owes nothing."""
@@ -124,19 +102,12 @@ class ChunkSession(SessionProtocol):
         if not self._waiting:
             self.leave()
 
-    def leave(self) -> None:
-        """End the session as both relatives can take it: with a word, and the end of our output."""
-        if not self.is_over and self.session.is_open:
-            self.say(Goodbye())
-        self.finish()
-
     def hear(self, message: Message) -> None:
         if isinstance(message, (ChunkData, Missing)):
             answered = self._waiting.pop(message.chunk_id)
             self._block.setdefault(answered, []).append(message)
         elif isinstance(message, Abort):
-            text = message.text or f"error {message.code}"
-            self.finish(StoreError(self._where, f"the server gave up: {text}"))
+            self.given_up(message)
         elif isinstance(message, Goodbye):
             self.finish(StoreError(self._where, "the server ended the session"))
 
@@ -153,19 +124,11 @@ class ChunkSession(SessionProtocol):
             self.leave()
 
     def ended(self) -> None:
-        if self._watching is not None and self._watching.active():
-            self._watching.cancel()
+        super().ended()
         block, self._block = self._block, {}
         for answered, messages in block.items():
             answered(messages, [], None)
-        why = self.ended_by
-        if not isinstance(why, StoreError):
-            text = "the session was closed" if why is None else str(why)
-            if isinstance(why, RemoteProtocolError):
-                text = f"casync protocol: {text}"
-            if self.lost_by:
-                text = f"{text} ({self.lost_by})"
-            why = StoreError(self._where, text)
+        why = self.why()
         waiting, self._waiting = self._waiting, {}
         lost: dict[Answered, list[bytes]] = {}
         for chunk_id, answered in waiting.items():

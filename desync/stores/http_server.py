@@ -19,7 +19,6 @@ from twisted.internet.endpoints import (
 
 from desync import __version__
 from desync.errors import StoreRefused
-from desync.options import DEFAULT_TIMEOUT
 
 from .http_connection import Answer, Connections, Exchange
 from .http_proxies import TunnelEndpoint, proxy_for
@@ -74,8 +73,7 @@ class HTTPServer:
         self._options = options
         self._reactor = reactor
         self._environ = environ
-        timeout = options.timeout or DEFAULT_TIMEOUT
-        self._timeout = timeout / 1e9 if timeout > 0 else None
+        self._timeout = options.patience
         self._policy: Any = None
         self._origin = _parse_origin(
             f"{location.scheme}://{location.host}/", self.location, "its location"

@@ -31,7 +31,6 @@ from desync.interfaces import (
     IChunkTarget,
     IIndexTarget,
 )
-from desync.options import DEFAULT_TIMEOUT
 
 from .batches import check_id, guarded, packed
 from .concurrently import concurrently
@@ -413,12 +412,11 @@ def _server(location: Location, options: StoreOptions, reactor: Reactor) -> tupl
     if options.encryption:
         raise UsageError(f"{location.shown}: encrypted stores are not supported by this version")
     target = SshTarget(location, os.environ)
-    timeout = options.timeout or DEFAULT_TIMEOUT
 
     def connect(link: Link) -> PipedProcess:
         process = spawn(reactor, target.sftp(), link, target.shown)
-        if timeout > 0:
-            link.watch(reactor, timeout / 1e9)
+        if options.patience is not None:
+            link.watch(reactor, options.patience)
         return process
 
     return SftpFiles(target.shown, connect, options.n), target.path

@@ -35,8 +35,10 @@ from zope.interface import provider
 
 from desync.errors import DesyncError, StoreError
 
+from .silence import SilenceWatch
+
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IReactorTime
     from twisted.logger import LogEvent
 
     from .ssh_command import PipedProcess
@@ -92,7 +94,7 @@ class Link(FileTransferClient):
         self.busy = 0
         self.reads_whole = False
         self._heard = 0
-        self._watching: IDelayedCall | None = None
+        self._watch: SilenceWatch | None = None
         self._gathered = bytearray()
 
     def gotServerVersion(self, serverVersion: int, extData: Any) -> None:  # noqa: N802, N803
@@ -128,27 +130,21 @@ class Link(FileTransferClient):
                 return
         del gathered[:begin]
 
-    def watch(self, reactor: IReactorTime, timeout: float) -> None:
+    def watch(self, reactor: IReactorTime, patience: float) -> None:
         """
         Give the connection up when it owes an answer and nothing has come for some time.
 
         It may take as long as it likes to begin: somebody may have to type a password for ssh.
 
-        :param timeout: in seconds.
+        :param patience: in seconds.
         """
-        seen = (0, False)
-
-        def look() -> None:
-            nonlocal seen
-            waits = self.ready.called and bool(self.openRequests)
-            if waits and seen == (self._heard, True):
-                self._watching = None
-                self._give_up(Failure(ConnectionLost(f"no answer for {timeout:g} seconds")))
-                return
-            seen = (self._heard, waits)
-            self._watching = reactor.callLater(timeout, look)
-
-        self._watching = reactor.callLater(timeout, look)
+        self._watch = SilenceWatch(
+            reactor,
+            patience,
+            owes=lambda: self.ready.called and bool(self.openRequests),
+            heard=lambda: self._heard,
+            give_up=lambda why: self._give_up(Failure(ConnectionLost(why))),
+        )
 
     def _give_up(self, why: Failure = connectionDone) -> None:
         self._gathered = bytearray()
@@ -161,9 +157,8 @@ class Link(FileTransferClient):
             return
         self.is_lost = True
         self.connected = 0
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+        if self._watch is not None:
+            self._watch.stop()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         if not self.ready.called:
             self.ready.errback(reason)

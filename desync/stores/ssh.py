@@ -23,7 +23,6 @@ from desync.formats.ids import ID_SIZE, ChunkIds
 from desync.formats.protocol import Missing
 from desync.formats.stored import MAX_CHUNK_SIZE, Compressed, Malformed, Plain
 from desync.interfaces import IBatch, IChunkSink, IChunkSource
-from desync.options import DEFAULT_TIMEOUT
 
 from .backlog import Backlog
 from .batches import check_id, guarded, packed
@@ -400,9 +399,7 @@ def open_ssh(
     def connect(session: ChunkSession) -> PipedProcess:
         command = target.casync("pull", "-", target.path)
         process = spawn(reactor, command, session, target.shown)
-        timeout = options.timeout or DEFAULT_TIMEOUT
-        if timeout > 0:
-            session.watch(reactor, timeout / 1e9)
+        session.watch(reactor, options.patience)
         return process
 
     return SshStore(location.shown, connect, digest, StoreThreads(reactor), options.n)

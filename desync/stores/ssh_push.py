@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from desync.errors import IndexMissing, StoreError
+from desync.errors import StoreError
 from desync.formats.ids import ChunkIds
 from desync.formats.index import Index
-from desync.formats.protocol import ENOENT, Abort, Goodbye, IndexData, IndexEnd
+from desync.formats.protocol import Abort, IndexData, IndexEnd
 from desync.formats.protocol_session import Service, Session
 from desync.interfaces import IBatch, IIndexTarget
 
+from .casync_client import ClientSession
 from .casync_target import IndexPush
-from .casync_wire import SessionProtocol
 from .index_files import check_index_name
+from .location import index_location, parse_location
 from .ssh import open_ssh
 from .ssh_command import SshTarget, spawn
 from .threads import StoreThreads
@@ -32,13 +33,9 @@ if TYPE_CHECKING:
     from desync.formats.protocol import Message
     from desync.options import StoreOptions
 
-    from .casync_target import Fetch
+    from .casync_target import ChunkSupply
     from .location import Location
     from .opening import Reactor
-
-#: What the index is called that is pushed for its chunks' sake. The same each time: nobody can
-#: remove it over the protocol, and one is enough.
-LEFT_BEHIND: Final = "desync-push.caibx"
 
 #: Of how many chunks a server that asked for none is asked, before it is believed to have them.
 _SAMPLES: Final = 16
@@ -53,7 +50,7 @@ class Pushed(NamedTuple):
 
     :ivar chunks: how many chunks were new to the store.
     :ivar stored_bytes: their size as they were sent.
-    :ivar left: location of the index that was left at the server.
+    :ivar left: location of the index that is at the server now.
     """
 
     chunks: int
@@ -62,9 +59,33 @@ class Pushed(NamedTuple):
 
 
 def place_beside(store: str) -> str:
-    """Say where the index goes that is pushed into a store: beside it, if there is a beside."""
+    """
+    Find a name for an index that is pushed for its chunks' sake: beside the store, if there is a
+    beside. It is another one each time, because it must not take the place of anything.
+    """
     directory = store.rstrip("/").rpartition("/")[0]
-    return f"{directory or store.rstrip('/')}/{LEFT_BEHIND}"
+    name = f"desync-push-{os.urandom(8).hex()}.caibx"
+    return f"{directory or store.rstrip('/')}/{name}"
+
+
+def path_at(store: Location, index: str) -> str | None:
+    """
+    Give the path of an index on the machine that a store is on.
+
+    :param index: its location as the user wrote it.
+    :returns: None if it is somewhere else.
+    """
+    if parse_location(index).scheme != "ssh":
+        return None
+    where, name = index_location(index)
+    directory = SshTarget(where, os.environ)
+    if not directory.is_same_host(SshTarget(store, os.environ)):
+        return None
+    return _path_in(directory, name)
+
+
+def _path_in(directory: SshTarget, name: str) -> str:
+    return f"{directory.path.rstrip('/')}/{check_index_name(name)}"
 
 
 async def push(
@@ -73,29 +94,44 @@ async def push(
     digest: Digest,
     reactor: Any,
     index: Index,
-    fetch: Fetch,
+    supply: ChunkSupply,
+    path: str | None = None,
 ) -> Pushed:
     """
-    Store the chunks of an index that a server doesn't have.
+    Store the chunks of an index that a server doesn't have, and the index.
 
     :param location: of the store, ``ssh://``.
-    :param fetch: gives the chunks, checked against their ids.
+    :param supply: has the chunks.
+    :param path: where the index goes on that machine; beside the store, if None.
     :raises StoreError: if the server didn't take all, or only says that it did.
     """
     target = SshTarget(location, os.environ)
     threads = StoreThreads(reactor)
-    path = place_beside(target.path)
+    path = path or place_beside(target.path)
+    level = options.compression_level
     try:
-        session = IndexPush(index, fetch, threads, target.shown, reactor)
-        process = spawn(reactor, target.casync("push", path, target.path), session, target.shown)
-        await session.done
-        await process.wait()
+        session = IndexPush(index, supply, threads, target.shown, reactor, level)
+        command = target.casync("push", path, target.path)
+        await _push(reactor, command, session, target.shown, options)
         if not session.sent and len(index):
             await _check_there(location, options, digest, reactor, index)
     finally:
         await threads.stop()
-    left = f"ssh://{target.destination}{path}"
-    return Pushed(session.sent, session.sent_bytes, left)
+    return Pushed(session.sent, session.sent_bytes, f"ssh://{target.destination}{path}")
+
+
+async def _push(
+    reactor: Any, command: list[str], session: IndexPush, shown: str, options: StoreOptions
+) -> None:
+    process = spawn(reactor, command, session, shown)
+    session.watch(reactor, options.patience)
+    try:
+        await session.done
+    finally:
+        await process.wait()
+    # casync puts the index into its place only after it has said goodbye.
+    if process.status is not None:
+        raise StoreError(shown, f"{process.name} {process.status}")
 
 
 async def _check_there(
@@ -117,14 +153,16 @@ async def _check_there(
         )
 
 
-class _IndexPull(SessionProtocol):
+class _IndexPull(ClientSession):
     """Fetches an index."""
 
     def __init__(self, where: str) -> None:
-        super().__init__(Session(Service.PULL_INDEX))
+        super().__init__(Session(Service.PULL_INDEX), where)
         self.done: Deferred[bytearray] = Deferred(lambda _: self.finish())
-        self._where = where
         self._data = bytearray()
+
+    def is_owed(self) -> bool:
+        return True
 
     def hear(self, message: Message) -> None:
         if isinstance(message, IndexData):
@@ -133,23 +171,14 @@ class _IndexPull(SessionProtocol):
                 self.finish(StoreError(self._where, "the index is too large"))
         elif isinstance(message, IndexEnd):
             self.done.callback(self._data)
-            self.say(Goodbye())
-            self.finish()
+            self.leave()
         elif isinstance(message, Abort):
-            text = message.text or f"error {message.code}"
-            if message.code == ENOENT:
-                self.finish(IndexMissing(self._where, "no such index"))
-            else:
-                self.finish(StoreError(self._where, f"the server gave up: {text}"))
+            self.given_up(message, for_index=True)
 
     def ended(self) -> None:
+        super().ended()
         if not self.done.called:
-            why = self.ended_by
-            if not isinstance(why, StoreError):
-                text = str(why or "the session was closed")
-                detail = f" ({self.lost_by})" if self.lost_by else ""
-                why = StoreError(self._where, f"{text}{detail}")
-            self.done.errback(why)
+            self.done.errback(self.why())
 
 
 @implementer(IIndexTarget)
@@ -161,7 +190,10 @@ class SshIndexStore:
     :param digest: the algorithm that ids must be made with; either, if None.
     """
 
-    def __init__(self, location: Location, digest: Digest | None, reactor: Any) -> None:
+    def __init__(
+        self, location: Location, options: StoreOptions, digest: Digest | None, reactor: Any
+    ) -> None:
+        self._options = options
         self._target = SshTarget(location, os.environ)
         self.location = location.shown
         self._digest = digest
@@ -172,7 +204,7 @@ class SshIndexStore:
         return f"<SshIndexStore {self.location}>"
 
     def _path(self, name: str) -> str:
-        return f"{self._target.path.rstrip('/')}/{check_index_name(name)}"
+        return _path_in(self._target, name)
 
     def _shown(self, name: str) -> str:
         return f"{self.location.rstrip('/')}/{name}"
@@ -185,8 +217,11 @@ class SshIndexStore:
             session = _IndexPull(shown)
             command = self._target.casync("pull", path, "-")
             process = spawn(self._reactor, command, session, shown)
-            data = await session.done
-            await process.wait()
+            session.watch(self._reactor, self._options.patience)
+            try:
+                data = await session.done
+            finally:
+                await process.wait()
             return await self._threads.run(Index.parse, data, shown, self._digest)
 
         return Deferred.fromCoroutine(get())
@@ -198,11 +233,7 @@ class SshIndexStore:
             path, shown = self._path(name), self._shown(name)
             session = IndexPush(index, None, self._threads, shown, self._reactor)
             command = self._target.casync("push", path, "-")
-            process = spawn(self._reactor, command, session, shown)
-            await session.done
-            await process.wait()
-            if process.status is not None:
-                raise StoreError(shown, f"{process.name} {process.status}")
+            await _push(self._reactor, command, session, shown, self._options)
 
         return Deferred.fromCoroutine(put())
 
@@ -219,4 +250,4 @@ def open_ssh_indexes(
 
     :raises UsageError: if the location can't be used.
     """
-    return SshIndexStore(location, digest, reactor)
+    return SshIndexStore(location, options, digest, reactor)

@@ -156,3 +156,74 @@ def copy_pieces(pieces: Iterable[Piece], write: Callable[[memoryview], object]) 
             data = data[step:]
     flush()
     return total
+
+
+class PieceReader:
+    """Reads an archive as one stream, which can't go back."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self._pieces = iter(pieces)
+        self._piece: Piece = b""
+        self._size = 0
+        self._offset = 0  # in the piece
+        self._descriptor = -1
+
+    def read_into(self, view: memoryview) -> int:
+        """
+        Fill a buffer.
+
+        :returns: how many bytes there were: less than its length only at the end.
+        :raises FileError: if a file can't be read, or changed meanwhile.
+        """
+        return self._go(len(view), view)
+
+    def skip(self, count: int) -> int:
+        """
+        Pass over some bytes, without reading the files that they are in.
+
+        :returns: how many there were.
+        """
+        return self._go(count, None)
+
+    def _go(self, count: int, view: memoryview | None) -> int:
+        done = 0
+        while done < count:
+            if self._offset == self._size and not self._take_next():
+                break
+            step = min(count - done, self._size - self._offset)
+            if view is not None:
+                self._copy(view[done : done + step])
+            self._offset += step
+            done += step
+            if self._offset == self._size:
+                self._let_go()
+        return done
+
+    def _take_next(self) -> bool:
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
+        self._piece, self._offset = piece, 0
+        self._size = piece.size if isinstance(piece, FileContent) else len(piece)
+        return True
+
+    def _copy(self, view: memoryview) -> None:
+        piece, begin = self._piece, self._offset
+        if not isinstance(piece, FileContent):
+            view[:] = memoryview(piece)[begin : begin + len(view)]
+            return
+        if self._descriptor < 0:
+            self._descriptor = open_content(piece)
+        read_content(piece, self._descriptor, begin, view)
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._let_go()
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()

@@ -7,7 +7,6 @@ threads, a segment at a time, and there is no going back in it.
 
 from __future__ import annotations
 
-import os
 from array import array
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ from desync.formats.ids import ChunkIds
 from desync.stores.concurrently import concurrently
 from desync.stores.presence import lacking
 
-from .content import FileContent, open_content, read_content
+from .content import PieceReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -62,7 +61,7 @@ def cut_pieces(
     """
     room = _SEGMENT + sizes.max
     buffer = memoryview(bytearray(room))
-    reader = _PieceReader(pieces)
+    reader = PieceReader(pieces)
     null = (sizes.max, digest.null_id(sizes.max))
     ends = array("I", bytes(4 * (room // sizes.min + 2)))
     filled = 0
@@ -84,60 +83,6 @@ def cut_pieces(
             filled = rest
     finally:
         reader.close()
-
-
-class _PieceReader:
-    """Reads an archive as one stream."""
-
-    def __init__(self, pieces: Iterable[Piece]) -> None:
-        self._pieces = iter(pieces)
-        self._records = memoryview(b"")
-        self._content: FileContent | None = None
-        self._descriptor = -1
-        self._offset = 0
-
-    def read_into(self, view: memoryview) -> int:
-        """Fill a buffer; less than that only at the end."""
-        filled = 0
-        while filled < len(view):
-            room = len(view) - filled
-            if self._records:
-                step = min(room, len(self._records))
-                view[filled : filled + step] = self._records[:step]
-                self._records = self._records[step:]
-            elif self._content is not None:
-                content = self._content
-                step = min(room, content.size - self._offset)
-                target = view[filled : filled + step]
-                read_content(content, self._descriptor, self._offset, target)
-                self._offset += step
-                if self._offset == content.size:
-                    self._let_go()
-            else:
-                piece = next(self._pieces, None)
-                if piece is None:
-                    break
-                if isinstance(piece, FileContent):
-                    self._descriptor = open_content(piece)
-                    self._content = piece
-                    self._offset = 0
-                else:
-                    self._records = memoryview(piece)
-                continue
-            filled += step
-        return filled
-
-    def _let_go(self) -> None:
-        if self._content is not None:
-            self._content = None
-            os.close(self._descriptor)
-
-    def close(self) -> None:
-        """Close what is open."""
-        self._let_go()
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            close()
 
 
 class StreamUploads:
