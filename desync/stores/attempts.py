@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from desync.options import StoreOptions
 
+#: Statuses that may be others the next time.
+PASSING_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+
 #: Seconds; no wait is longer.
 _LONGEST: Final = 20.0
 

@@ -18,18 +18,16 @@ from hashlib import md5
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlencode
 
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
-
 from desync.errors import StoreError, StoreRefused, UsageError
 
-from .attempts import Attempts
+from .attempts import PASSING_STATUS, Attempts
 from .concurrently import concurrently
 from .gcs_tokens import GoogleTokens, NoTokens
+from .object_bucket import ServiceBucket
 from .object_chunks import ObjectChunkStore, open_chunks
 from .object_indexes import ObjectIndexStore
 from .object_requests import UNWANTED, Requests, header, retry_after, time_of
-from .objects import IBucket, Listed, ObjectMissing, ObjectTooLarge, Page, shown
+from .objects import Listed, ObjectMissing, ObjectTooLarge, Page, shown
 from .threads import StoreThreads
 from .web import AnswerTooLarge, WebError
 
@@ -48,15 +46,13 @@ if TYPE_CHECKING:
 EMULATOR: Final = "STORAGE_EMULATOR_HOST"
 
 _SERVICE: Final = "https://storage.googleapis.com"
-_PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 #: Bytes that a page of a listing may have: a thousand names of at most 1024 bytes, and more.
 _LIST_LIMIT: Final = 16 << 20
 _PAGE: Final = 1000
 
 
-@implementer(IBucket)
-class GCSBucket:
+class GCSBucket(ServiceBucket):
     """
     A bucket in Google Cloud Storage.
 
@@ -81,34 +77,20 @@ class GCSBucket:
         concurrency: int,
         threads: Threads | None = None,
     ) -> None:
-        self.location = location
+        super().__init__(location, requests, attempts, threads)
         self._bucket = bucket
         self._path = f"/storage/v1/b/{quote(bucket, safe='')}"
         self._service = service
-        self._requests = requests
         self._tokens = tokens
-        self._attempts = attempts
         self._concurrency = concurrency
-        self._threads = threads
         self._is_there = False
-
-    def __repr__(self) -> str:
-        return f"<GCSBucket {self.location}>"
 
     def _object(self, key: str) -> str:
         return f"{self._path}/o/{quote(key, safe='', errors='surrogateescape')}"
 
-    def get(self, key: str, limit: int) -> Deferred[bytes]:
-        """See :meth:`.objects.IObjects.get`."""
-        return Deferred.fromCoroutine(self._get(key, limit))
-
     async def _get(self, key: str, limit: int) -> bytes:
         answer = await self._ask("GET", self._object(key), {"alt": "media"}, limit=limit)
         return answer.body
-
-    def has(self, key: str) -> Deferred[bool]:
-        """See :meth:`.objects.IObjects.has`."""
-        return Deferred.fromCoroutine(self._has(key))
 
     async def _has(self, key: str) -> bool:
         try:
@@ -121,10 +103,6 @@ class GCSBucket:
         """See :meth:`.objects.IObjects.checksum`."""
         return b64encode(md5(body, usedforsecurity=False).digest()).decode("ascii")
 
-    def put(self, key: str, body: bytes, content_type: str, checksum: str) -> Deferred[None]:
-        """See :meth:`.objects.IObjects.put`."""
-        return Deferred.fromCoroutine(self._put(key, body, content_type, checksum))
-
     async def _put(self, key: str, body: bytes, content_type: str, checksum: str) -> None:
         query = {"uploadType": "media", "name": key, "fields": "md5Hash"}
         headers = {"Content-Type": content_type, "X-Goog-Hash": f"md5={checksum}"}
@@ -133,24 +111,16 @@ class GCSBucket:
         if _fields(answer).get("md5Hash", checksum) != checksum:
             raise StoreError(self.location, "what was stored isn't what was sent")
 
-    def remove(self, key: str) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.remove`."""
-        return Deferred.fromCoroutine(self._remove(key))
-
     async def _remove(self, key: str, version: str = "") -> None:
         query = {"ifGenerationMatch": version} if version else {}
         with suppress(ObjectMissing):
             # 412: it has been written anew since it was listed, so somebody needs it.
             await self._ask("DELETE", self._object(key), query, good=(200, 204, 412))
 
-    def remove_many(self, objects: Sequence[Listed]) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.remove_many`. One by one, but several at a time."""
+    async def _remove_many(self, objects: Sequence[Listed]) -> None:
+        # One by one, but several at a time.
         removing = (self._remove(one.key, one.version) for one in objects)
-        return Deferred.fromCoroutine(concurrently(removing, self._concurrency))
-
-    def list_page(self, prefix: str, token: str) -> Deferred[Page]:
-        """See :meth:`.objects.IBucket.list_page`."""
-        return Deferred.fromCoroutine(self._list_page(prefix, token))
+        await concurrently(removing, self._concurrency)
 
     async def _list_page(self, prefix: str, token: str) -> Page:
         query = {
@@ -172,15 +142,6 @@ class GCSBucket:
                 self.location, f"its listing can't be understood{_request_of(answer)}"
             ) from None
         return Page(objects, following, time_of(answer))
-
-    def close(self) -> Deferred[None]:
-        """See :meth:`.objects.IObjects.close`."""
-        return Deferred.fromCoroutine(self._close())
-
-    async def _close(self) -> None:
-        await self._requests.close()
-        if self._threads is not None:
-            await self._threads.stop()
 
     async def _ask(
         self,
@@ -230,7 +191,7 @@ class GCSBucket:
                 renewed = True
                 if await self._tokens.renew(token):
                     continue
-            if answer.status not in _PASSING:
+            if answer.status not in PASSING_STATUS:
                 raise StoreRefused(self.location, self._say(answer))
             made += 1
             slow_down = answer.status in (429, 503)

@@ -16,16 +16,14 @@ from base64 import b64encode
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred
-from zope.interface import implementer
-
 from desync.errors import StoreError, StoreRefused
 
-from .attempts import Attempts
+from .attempts import PASSING_STATUS, Attempts
+from .object_bucket import ServiceBucket
 from .object_chunks import ObjectChunkStore, open_chunks
 from .object_indexes import ObjectIndexStore
 from .object_requests import UNWANTED, Requests, header, retry_after, time_of
-from .objects import IBucket, ObjectMissing, ObjectTooLarge, shown
+from .objects import ObjectMissing, ObjectTooLarge, shown
 from .s3_answers import (
     LIST_LIMIT,
     Malformed,
@@ -53,8 +51,7 @@ if TYPE_CHECKING:
     from .s3_places import Place
     from .threads import Threads
 
-#: What may pass without anything being changed.
-_PASSING_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+#: What may pass without anything being changed, beside the statuses that say so.
 _PASSING_CODES: Final = frozenset(
     {
         "BadDigest",
@@ -94,8 +91,7 @@ _WORDS: Final = {
 }
 
 
-@implementer(IBucket)
-class S3Bucket:
+class S3Bucket(ServiceBucket):
     """
     A bucket in S3.
 
@@ -118,32 +114,18 @@ class S3Bucket:
         attempts: Attempts,
         threads: Threads | None = None,
     ) -> None:
-        self.location = location
+        super().__init__(location, requests, attempts, threads)
         self._place = place
-        self._requests = requests
         self._credentials = credentials
-        self._attempts = attempts
-        self._threads = threads
         self._region = ""
         self._skew = 0.0
         self._signer: Signer | None = None
         self._is_there = False
 
-    def __repr__(self) -> str:
-        return f"<S3Bucket {self.location}>"
-
     # The requests
-
-    def get(self, key: str, limit: int) -> Deferred[bytes]:
-        """See :meth:`.objects.IBucket.get`."""
-        return Deferred.fromCoroutine(self._get(key, limit))
 
     async def _get(self, key: str, limit: int) -> bytes:
         return (await self._request("GET", key, limit=limit)).body
-
-    def has(self, key: str) -> Deferred[bool]:
-        """See :meth:`.objects.IBucket.has`."""
-        return Deferred.fromCoroutine(self._has(key))
 
     async def _has(self, key: str) -> bool:
         answer = await self._request("HEAD", key, good=(200, 400, 401, 403, 404, *_MOVED))
@@ -175,27 +157,16 @@ class S3Bucket:
         """See :meth:`.objects.IBucket.checksum`."""
         return hashlib.sha256(body).hexdigest()
 
-    def put(self, key: str, body: bytes, content_type: str, checksum: str) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.put`."""
-        return Deferred.fromCoroutine(self._put(key, body, content_type, checksum))
-
     async def _put(self, key: str, body: bytes, content_type: str, checksum: str) -> None:
         headers = {"Content-Type": content_type}
         await self._request("PUT", key, headers=headers, body=body, checksum=checksum)
-
-    def remove(self, key: str) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.remove`."""
-        return Deferred.fromCoroutine(self._remove(key))
 
     async def _remove(self, key: str) -> None:
         with suppress(ObjectMissing):
             await self._request("DELETE", key, good=(200, 204))
 
-    def remove_many(self, objects: Sequence[Listed]) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.remove_many`."""
-        return Deferred.fromCoroutine(self._remove_many([one.key for one in objects]))
-
-    async def _remove_many(self, keys: Sequence[str]) -> None:
+    async def _remove_many(self, objects: Sequence[Listed]) -> None:
+        keys = [one.key for one in objects]
         made = 0
         while True:
             body = removal(keys)
@@ -226,10 +197,6 @@ class S3Bucket:
             keys = [key for key in keys if key in failed]
             await self._attempts.pause(made)
 
-    def list_page(self, prefix: str, token: str) -> Deferred[Page]:
-        """See :meth:`.objects.IBucket.list_page`."""
-        return Deferred.fromCoroutine(self._list_page(prefix, token))
-
     async def _list_page(self, prefix: str, token: str) -> Page:
         query = {"encoding-type": "url", "list-type": "2", "prefix": prefix}
         if token:
@@ -240,15 +207,6 @@ class S3Bucket:
         except Malformed as error:
             raise self._nonsense(error, answer) from None
         return page._replace(now=time_of(answer))
-
-    def close(self) -> Deferred[None]:
-        """See :meth:`.objects.IBucket.close`."""
-        return Deferred.fromCoroutine(self._close())
-
-    async def _close(self) -> None:
-        await self._requests.close()
-        if self._threads is not None:
-            await self._threads.stop()
 
     # What each of them goes through
 
@@ -367,7 +325,7 @@ class S3Bucket:
             raise ObjectMissing
         if code == "NoSuchBucket":
             raise StoreRefused(self.location, self._no_bucket(trouble, answer))
-        if code not in _PASSING_CODES and answer.status not in _PASSING_STATUS:
+        if code not in _PASSING_CODES and answer.status not in PASSING_STATUS:
             raise StoreRefused(self.location, self._say(trouble, answer))
 
     def _no_bucket(self, trouble: Trouble, answer: Answer) -> str:
