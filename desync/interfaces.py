@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
@@ -158,8 +158,18 @@ class IChunkTarget(IChunkSource):
 class IChunkRemover(Interface):
     """A store whose chunks can be listed and removed."""
 
-    def list_ids() -> Deferred[ChunkIds]:
-        """List the chunks in the form that the store is configured for, sorted."""
+    def list_ids(take: Callable[[ChunkIds], Deferred[None] | None]) -> Deferred[None]:
+        """
+        List the chunks in the form that the store is configured for, some thousands at a time: what
+        is kept in memory of a listing doesn't grow with it.
+
+        The Deferred fires when all have been handed over. Cancelling it ends the listing.
+
+        :param take: gets sorted ids, each once; in which order they come at different times isn't
+            said. An unfired Deferred asks the store to list no more until it fires; its failure,
+            or what this raises, ends the listing.
+        :raises StoreError: if the store failed.
+        """
 
     def remove(chunk_id: bytes) -> Deferred[None]:
         """

@@ -34,6 +34,7 @@ from desync.services.casync_push import PushSession
 from desync.stores.casync_source import ChunkSession
 from desync.stores.memory import MemoryIndexStore, MemoryStore
 from desync.testing.samples import sample_chunks
+from desync.testing.sinks import listed_ids
 from desync.testing.threads import InlineThreads
 
 from .casync_link import connect
@@ -172,7 +173,7 @@ def check(side: Any, target: MemoryStore, indexes: MemoryIndexStore) -> None:
     why = side.ended_by
     assert why is None or isinstance(why, DesyncError), repr(why)
     assert not isinstance(why, p.LocalProtocolError), repr(why)
-    held = result_of(target.list_ids())
+    held = result_of(Deferred.fromCoroutine(listed_ids(target)))
     for chunk_id in held:
         assert isinstance(result_of(target.get(chunk_id)), Chunk)
     stored = indexes.stored("y.caibx")

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from desync.errors import UsageError
 from desync.formats import ids as ids_module
+from desync.formats.id_set import IdSet
 from desync.formats.ids import ChunkIds, InvalidId, parse_id, read_id_lines
 
 
@@ -255,3 +256,34 @@ class SetTests(SynchronousTestCase):
         for operation in ("union", "difference", "intersection", "count_common"):
             self.assertRaises(ValueError, getattr(wild, operation), tame)
             self.assertRaises(ValueError, getattr(tame, operation), wild)
+
+
+class IdSetTests(SynchronousTestCase):
+    """A set of ids that grows."""
+
+    @given(st.lists(st.integers(0, 5000).map(lambda number: numbered(number)[0]), max_size=200))
+    def test_as_a_set(self, ids: list[bytes]) -> None:
+        """It says of each id whether it's new, as a set of objects would."""
+        mine, known = IdSet(), set()
+        for chunk_id in ids:
+            self.assertEqual(chunk_id in mine, chunk_id in known)
+            self.assertEqual(mine.add(chunk_id), chunk_id not in known)
+            known.add(chunk_id)
+            self.assertIn(chunk_id, mine)
+        self.assertEqual(len(mine), len(known))
+
+    def test_many(self) -> None:
+        """It grows, and forgets nothing."""
+        ids = numbered(*range(0, 200_000, 7))
+        mine = IdSet()
+        self.assertTrue(all(map(mine.add, ids)))
+        self.assertFalse(any(map(mine.add, ids)))
+        self.assertEqual(len(mine), len(ids))
+        self.assertFalse(any(chunk_id in mine for chunk_id in numbered(*range(1, 7000, 7))))
+
+    def test_refusals(self) -> None:
+        """What is no id is refused, and isn't in it."""
+        mine = IdSet()
+        self.assertRaises(ValueError, mine.add, b"short")
+        self.assertNotIn(b"short", mine)
+        self.assertNotIn("text", mine)

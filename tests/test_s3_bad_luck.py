@@ -23,7 +23,7 @@ from desync.stores.s3 import open_s3_indexes
 from desync.testing.batch_contract import ids_of
 from desync.testing.index_contract import sample_index
 from desync.testing.samples import sample_chunk
-from desync.testing.sinks import CollectingSink
+from desync.testing.sinks import CollectingSink, listed_ids
 
 from .fake_s3 import FakeS3, fail, good, hang, redirect, reset, say, truncate
 
@@ -93,7 +93,7 @@ class PassingTests(BadLuckCase):
             self.service.troubles.extend([trouble, trouble])
             await self.store.put(self.chunk)
             self.service.troubles.extend([trouble, trouble])
-            self.assertEqual(list(await self.store.list_ids()), [self.chunk.chunk_id])
+            self.assertEqual(list(await listed_ids(self.store)), [self.chunk.chunk_id])
             self.assertFalse(self.service.troubles)
 
     async def test_not_passing(self) -> None:
@@ -197,7 +197,7 @@ class ToldApartTests(BadLuckCase):
         for operation in (
             self.open().has(bytes(32)),
             self.store.put(self.chunk),
-            self.store.list_ids(),
+            listed_ids(self.store),
             IBatch(self.open()).missing(ids_of(self.chunk)),
             IChunkRemover(self.store).prune(ids_of(), 0),
         ):
@@ -233,7 +233,7 @@ class ToldApartTests(BadLuckCase):
             (endless, "its listing doesn't go on"),
         ):
             self.service.always = say(body)
-            await self.fails(StoreError, self.open(error_retry=0).list_ids(), why)
+            await self.fails(StoreError, listed_ids(self.open(error_retry=0)), why)
 
     async def test_not_removed(self) -> None:
         """What couldn't be removed for a moment is removed again; what can't be is told."""
@@ -263,11 +263,12 @@ class ElsewhereTests(BadLuckCase):
         self.service.region = "eu-south-7"
         for name in "get", "has", "list_ids", "put":
             store = self.open()
-            arguments = {"list_ids": (), "put": (self.chunk,)}.get(name, (self.chunk.chunk_id,))
+            special: dict[str, Any] = {"list_ids": lambda ids: None, "put": self.chunk}
+            argument = special.get(name, self.chunk.chunk_id)
             self.service.requests.clear()
-            await getattr(store, name)(*arguments)
+            await getattr(store, name)(argument)
             self.assertEqual(len(self.service.requests), 2, name)
-            await getattr(store, name)(*arguments)
+            await getattr(store, name)(argument)
             self.assertEqual(len(self.service.requests), 3, name)
         configured = self.open(s3=S3Credentials("key", "secret", region="eu-south-7"))
         self.service.requests.clear()
@@ -349,7 +350,7 @@ class ManyTests(BadLuckCase):
             self.service.objects["p/" + chunk_name(chunk_id, ".cacnk")] = b"x"
         self.service.objects.update({"p/index.caibx": b"i", "p/0000/other": b"o", "q": b""})
         self.service.troubles.extend([good, reset, good, good, fail(503, "SlowDown"), good, reset])
-        ids = await self.store.list_ids()
+        ids = await listed_ids(self.store)
         self.assertEqual(len(ids), 5000)
         self.service.requests.clear()
         self.service.troubles.extend([good, reset, good, good, fail(503, "SlowDown"), good, reset])

@@ -34,7 +34,7 @@ from desync.testing.batch_contract import BatchContract, ids_of
 from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.index_contract import IndexTargetContract
 from desync.testing.samples import sample_chunk
-from desync.testing.sinks import CollectingSink
+from desync.testing.sinks import CollectingSink, listed_ids
 
 from .command_case import SIZES, CommandCase, sample
 from .command_line import Outcome, desync_process, process_environ
@@ -227,7 +227,7 @@ class StrictTests(TestCase):
         self.service.is_there = False
         for operation in (
             self.store.put(sample_chunk()),
-            self.open().list_ids(),
+            listed_ids(self.open()),
             self.open().prune(ids_of(), 0),
         ):
             await self.fails(StoreRefused, operation, "bucket", "does not exist")
@@ -251,7 +251,7 @@ class StrictTests(TestCase):
                 lambda: self.store.put(chunk),
                 lambda: self.store.get(chunk.chunk_id),
                 lambda: self.store.has(chunk.chunk_id),
-                lambda: self.store.list_ids(),
+                lambda: listed_ids(self.store),
             ):
                 self.service.troubles.extend([fail, fail])
                 await operation()
@@ -265,7 +265,7 @@ class StrictTests(TestCase):
         for number in range(2500):
             chunk_id = number.to_bytes(4, "big") * 8
             self.service.objects["p/" + chunk_name(chunk_id, ".cacnk")] = (b"x", number)
-        ids = await self.store.list_ids()
+        ids = await listed_ids(self.store)
         self.assertEqual(len(ids), 2500)
         outcome = await self.store.prune(ids[:100], 600)
         self.assertEqual((outcome.kept, outcome.removed), (100, 2400))
@@ -294,7 +294,7 @@ class StrictTests(TestCase):
                 return body or b" "
 
             self.service.troubles.append(say)
-            await self.fails(StoreError, self.store.list_ids(), "can't be understood (request U")
+            await self.fails(StoreError, listed_ids(self.store), "can't be understood (request U")
 
 
 class GCSCommandTests(CommandCase):

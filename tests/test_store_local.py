@@ -24,7 +24,7 @@ from desync.testing.batch_contract import BatchContract, RenewerContract, ids_of
 from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.index_contract import IndexTargetContract, sample_index
 from desync.testing.samples import sample_chunk, sample_chunks
-from desync.testing.sinks import CollectingSink
+from desync.testing.sinks import CollectingSink, listed_ids
 from desync.testing.threads import InlineThreads, ManualThreads
 
 
@@ -205,7 +205,7 @@ class LocalStoreTests(SynchronousTestCase):
         self.failureResultOf(store.has(chunks[0].chunk_id), StoreError)
         self.failureResultOf(store.missing(ids_of(*chunks)), StoreError)
         self.failureResultOf(store.put(chunks[0]), StoreError)
-        self.failureResultOf(store.list_ids(), StoreError)
+        self.failureResultOf(Deferred.fromCoroutine(listed_ids(store)), StoreError)
         sink = CollectingSink()
         self.successResultOf(store.get_many(ids_of(*chunks), sink))
         self.assertEqual(len(sink.errors), 3)
@@ -218,7 +218,7 @@ class LocalStoreTests(SynchronousTestCase):
         os.mkdir(directory)
         os.rename(self.files.path_of(chunk.chunk_id), f"{directory}/{chunk.chunk_id.hex()}.cacnk")
         store = LocalStore(self.files, None, InlineThreads())  # type: ignore[arg-type]
-        self.assertEqual(len(self.successResultOf(store.list_ids())), 0)
+        self.assertEqual(len(self.successResultOf(Deferred.fromCoroutine(listed_ids(store)))), 0)
 
     def test_close(self) -> None:
         """Threads that were handed in are left to whoever did."""

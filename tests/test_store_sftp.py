@@ -27,7 +27,7 @@ from desync.testing.batch_contract import BatchContract, RenewerContract, ids_of
 from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.index_contract import IndexTargetContract, sample_index
 from desync.testing.samples import sample_chunk, sample_chunks
-from desync.testing.sinks import CollectingSink
+from desync.testing.sinks import CollectingSink, listed_ids
 from desync.testing.threads import InlineThreads
 
 from .peers import peer
@@ -167,7 +167,7 @@ class MoreTests(TestCase):
             with self.assertRaisesRegex(StoreError, "^sftp://far/store: .*No such file"):
                 await operation(bytes(32))
         with self.assertRaisesRegex(StoreError, "No such file"):
-            await store.list_ids()
+            await listed_ids(store)
 
     async def test_prune_temporary(self) -> None:
         """What an interrupted writer left is removed when it is old, Go desync's too."""

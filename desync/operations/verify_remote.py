@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from desync.errors import ChunkInvalid, ChunkMissing
 from desync.interfaces import IBatch, IChunkRemover, IChunkSink
 from desync.jobs.check import BadChunk
 from desync.operations.verify import Verified
+from desync.stores.backlog import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,16 +39,27 @@ async def verify_remote(
     :param repair: remove bad chunks.
     :raises StoreError: if the store failed, which says nothing about a chunk.
     """
-    ids = await store.list_ids()
-    with progress.start("", len(ids), "chunks") as tracker:
+    with progress.start("", 0, "chunks") as tracker:
         sink = _Checked(tracker)
-        fetching = IBatch(store).get_many(ids, sink)
-        sink.abort = fetching.cancel
+        # While the chunks of one part are fetched, the next part is listed.
+        parts = Backlog(2)
+
+        async def check(ids: ChunkIds) -> None:
+            await IBatch(store).get_many(ids, sink)
+
+        async def check_all() -> None:
+            await store.list_ids(lambda ids: parts.add(check(ids)))
+            await parts.finish()
+
+        checking = Deferred.fromCoroutine(check_all())
+        sink.abort = checking.cancel
         try:
-            await fetching
+            await checking
         except CancelledError:
             if sink.error is None:
                 raise
+        finally:
+            parts.cancel()
         if sink.error is not None:
             raise sink.error
     removed = 0

@@ -26,6 +26,7 @@ from desync.interfaces import IBatch, IBatchRenewer, IChunkRemover, IChunkTarget
 
 from .batches import blocks, check_id, guarded, packed
 from .concurrently import concurrently
+from .listing import PART, Parts
 from .pruning import membership
 from .threads import StoreThreads, Threads
 
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from desync.interfaces import IChunkSink
 
     from .batches import Guard
-    from .local_files import LocalFiles
+    from .listing import TakeIds
+    from .local_files import LocalFiles, StoredFile
     from .pruning import Pruned
 
     _P = ParamSpec("_P")
@@ -120,12 +122,10 @@ def _not_renewed(files: LocalFiles, ids: ChunkIds) -> list[bytes]:
     return [chunk_id for chunk_id in ids if not files.renew(chunk_id)]
 
 
-def _list_ids(files: LocalFiles) -> ChunkIds:
+def _some_ids(files: LocalFiles, listing: Iterator[StoredFile]) -> list[bytes]:
     # A file in a wrong subdirectory isn't in the store: get and remove don't find it.
-    found = [
-        file.chunk_id for file in files.all_files() if file.path == files.path_of(file.chunk_id)
-    ]
-    return packed(found)
+    right = (file.chunk_id for file in listing if file.path == files.path_of(file.chunk_id))
+    return list(islice(right, PART))
 
 
 @implementer(IChunkTarget, IChunkRemover, IBatch, IBatchRenewer, ILocalFiles)
@@ -194,9 +194,17 @@ class LocalStore:
         """See :meth:`desync.interfaces.IChunkRemover.remove`."""
         return self._run_one(lambda files, one: files.remove(one), chunk_id)
 
-    def list_ids(self) -> Deferred[ChunkIds]:
+    def list_ids(self, take: TakeIds) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
-        return self._run(_list_ids)
+
+        async def run() -> None:
+            parts = Parts(take)
+            listing = self._files.all_files()
+            while found := await self._run(_some_ids, listing):
+                await parts.add(found)
+            await parts.finish()
+
+        return Deferred.fromCoroutine(run())
 
     def prune(self, keep: ChunkIds, min_age: float, dry_run: bool = False) -> Deferred[Pruned]:
         """See :meth:`desync.interfaces.IChunkRemover.prune`. Cancelling stops it soon."""

@@ -26,6 +26,7 @@ from desync.interfaces import IBatch, IBatchRenewer, IChunkRemover, IChunkTarget
 
 from .batches import check_id, guarded, packed
 from .index_files import check_index_name
+from .listing import Parts
 from .pruning import Pruned, membership
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from desync.interfaces import IChunkSink
 
     from .batches import Guard
+    from .listing import TakeIds
 
 #: How many chunks are handed over at a time.
 _BATCH: Final = 16
@@ -181,9 +183,15 @@ class MemoryStore:
         """See :meth:`desync.interfaces.IBatchRenewer.renew_many`."""
         return succeed(packed({one for one in ids if not self._renew(one)}))
 
-    def list_ids(self) -> Deferred[ChunkIds]:
+    def list_ids(self, take: TakeIds) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
-        return succeed(packed(self._own))
+
+        async def run() -> None:
+            parts = Parts(take)
+            await parts.add(self._own)
+            await parts.finish()
+
+        return Deferred.fromCoroutine(run())
 
     def remove(self, chunk_id: bytes) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.remove`."""

@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from desync.errors import ChunkMissing, StoreError
-from desync.formats.ids import ChunkIds
 from desync.formats.stored import chunk_id_of_name
 from desync.interfaces import IChunkRemover
 
 from .batches import check_id
 from .keyed_chunks import KeyedChunkStore
+from .listing import Parts
 from .objects import REMOVED_AT_ONCE
 from .pruning import Pruned, membership
 from .retry import IRetriesRequests
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorFromThreads
 
     from desync.chunking.digests import Digest
+    from desync.formats.ids import ChunkIds
     from desync.options import StoreOptions
 
+    from .listing import TakeIds
     from .objects import IBucket, Listed
 
 
@@ -66,21 +68,17 @@ class ObjectChunkStore(KeyedChunkStore):
                 raise StoreError(self.location, "its listing doesn't go on")
             token = page.token
 
-    def list_ids(self) -> Deferred[ChunkIds]:
+    def list_ids(self, take: TakeIds) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
-        return Deferred.fromCoroutine(self._list_ids())
+        return Deferred.fromCoroutine(self._list_ids(Parts(take)))
 
-    async def _list_ids(self) -> ChunkIds:
-        found = bytearray()
+    async def _list_ids(self, parts: Parts) -> None:
+        async def look(objects: list[Listed], now: float) -> None:
+            found = (self._id_of(one.key) for one in objects)
+            await parts.add(chunk_id for chunk_id in found if chunk_id is not None)
 
-        async def take(objects: list[Listed], now: float) -> None:
-            for one in objects:
-                chunk_id = self._id_of(one.key)
-                if chunk_id is not None:
-                    found.extend(chunk_id)
-
-        await self._list(take)
-        return ChunkIds.from_bytes(bytes(found)).sorted_unique()
+        await self._list(look)
+        await parts.finish()
 
     def remove(self, chunk_id: bytes) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.remove`."""

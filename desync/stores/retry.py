@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from zope.interface import Interface, implementer
 
 from desync.errors import ChunkInvalid, StoreError, StoreRefused
+from desync.formats.id_set import IdSet
 from desync.interfaces import IBatch, IChunkRemover, IChunkSource, IChunkTarget
 
 from .batches import Collecting, blocks, check_id, guarded, packed, require
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from desync.stores.pruning import Pruned
 
     from .batches import Guard
+    from .listing import TakeIds
 
 _T = TypeVar("_T")
 
@@ -220,9 +222,35 @@ class RetryRemover(RetryTarget):
         super().__init__(store, clock, attempts, base_interval, worth)
         self._remover = IChunkRemover(store)
 
-    def list_ids(self) -> Deferred[ChunkIds]:
-        """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
-        return Deferred.fromCoroutine(self._try(self._remover.list_ids))
+    def list_ids(self, take: TakeIds) -> Deferred[None]:
+        """
+        See :meth:`desync.interfaces.IChunkRemover.list_ids`.
+
+        A listing that is begun anew hands over what it hasn't yet; that costs 45 bytes an id, so
+        stores that make requests again by themselves go without.
+        """
+        if not self._worth(StoreError(self.location, "")):
+            return self._remover.list_ids(take)
+        seen = IdSet()
+        broken: list[BaseException] = []
+
+        def take_new(ids: ChunkIds) -> Deferred[None] | None:
+            fresh = packed(chunk_id for chunk_id in ids if seen.add(chunk_id))
+            return Deferred.fromCoroutine(hand_over(fresh)) if fresh else None
+
+        async def hand_over(ids: ChunkIds) -> None:
+            try:
+                pressure = take(ids)
+                if pressure is not None:
+                    await pressure
+            except BaseException as error:
+                broken.append(error)
+                raise
+
+        def worth(error: BaseException) -> bool:
+            return not broken and self._worth(error)
+
+        return Deferred.fromCoroutine(self._try(lambda: self._remover.list_ids(take_new), worth))
 
     def remove(self, chunk_id: bytes) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.remove`."""

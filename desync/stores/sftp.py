@@ -35,6 +35,7 @@ from desync.interfaces import (
 from .batches import check_id, guarded, packed
 from .concurrently import concurrently
 from .index_files import check_index_name
+from .listing import Parts
 from .pruning import Pruned, membership
 from .sftp_client import Link, NoSuchFile, SftpFiles
 from .ssh_command import PipedProcess, SshTarget, spawn
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from desync.options import StoreOptions
 
     from .batches import Guard
+    from .listing import TakeIds
     from .location import Location
     from .opening import Reactor
 
@@ -249,20 +251,22 @@ class SftpStore:
         found = await self._files.entries(self._path or "/")
         return sorted(name for name, _ in found if _SUBDIRECTORY.fullmatch(name))
 
-    def list_ids(self) -> Deferred[ChunkIds]:
+    def list_ids(self, take: TakeIds) -> Deferred[None]:
         """See :meth:`desync.interfaces.IChunkRemover.list_ids`."""
-        found: list[bytes] = []
+        parts = Parts(take)
 
         async def look(directory: str) -> None:
+            found = []
             for name, _ in await self._files.entries(f"{self._path}/{directory}"):
                 chunk_id = chunk_id_of_name(name, self._extension)
                 if chunk_id is not None and name.startswith(directory):
                     found.append(chunk_id)
+            await parts.add(found)
 
-        async def run() -> ChunkIds:
+        async def run() -> None:
             names = await self._subdirectories()
             await concurrently(map(look, names), self._files.size * _LOOKS)
-            return packed(found)
+            await parts.finish()
 
         return Deferred.fromCoroutine(run())
 

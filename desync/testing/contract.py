@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from desync.chunking.digests import SHA512_256
@@ -33,6 +33,7 @@ from desync.interfaces import IChunkRemover, IChunkSource, IChunkTarget
 from desync.stores.pruning import Pruned
 
 from .samples import sample_chunk, sample_chunks
+from .sinks import listed_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -337,14 +338,41 @@ class RemoverContract(StoreContract):
         verifyObject(IChunkRemover, self.store)
 
     async def test_list(self) -> None:
-        """The chunks in the store's own form are listed, sorted."""
-        self.assertEqual(list(await self.store.list_ids()), [])
+        """The chunks in the store's own form are listed, each once."""
+        self.assertEqual(list(await listed_ids(self.store)), [])
         chunks = sample_chunks(30, self.digest)
         self.hold(*chunks)
         self.hold_otherwise(sample_chunk(99, digest=self.digest))
-        found = await self.store.list_ids()
+        found = await listed_ids(self.store)
         self.assertEqual(list(found), sorted(chunk.chunk_id for chunk in chunks))
-        self.assertTrue(found.is_sorted)
+
+    async def test_listing_stops(self) -> None:
+        """A listing hands over no more once what takes it has failed, and fails with that."""
+        self.hold(*sample_chunks(3, self.digest))
+        parts = []
+
+        def refuse(ids: ChunkIds) -> Deferred[None]:
+            parts.append(ids)
+            return fail(ZeroDivisionError())
+
+        await self.fails(ZeroDivisionError, self.store.list_ids, refuse)
+        self.assertEqual(len(parts), 1)
+
+    async def test_listing_waits(self) -> None:
+        """A listing isn't over before what takes it says so."""
+        self.hold(*sample_chunks(3, self.digest))
+        asked: Deferred[None] = Deferred()
+        gate: Deferred[None] = Deferred()
+
+        def take(ids: ChunkIds) -> Deferred[None]:
+            asked.callback(None)
+            return gate
+
+        listing = self.store.list_ids(take)
+        await asked
+        self.assertFalse(listing.called)
+        gate.callback(None)
+        await listing
 
     async def test_remove(self) -> None:
         """A removed chunk is gone, and can't be removed again."""
@@ -378,9 +406,9 @@ class RemoverContract(StoreContract):
         size = sum(len(chunk.copy().stored_as(form)) for chunk in chunks[1::2])
         expected = Pruned(kept=6, removed=6, removed_bytes=size)
         self.assertEqual(await self.store.prune(keep, 600, dry_run=True), expected)
-        self.assertEqual(len(await self.store.list_ids()), 12)
+        self.assertEqual(len(await listed_ids(self.store)), 12)
         self.assertEqual(await self.store.prune(keep, 600), expected)
-        self.assertEqual(await self.store.list_ids(), keep)
+        self.assertEqual(await listed_ids(self.store), keep)
         if self.finds_other_form:
             await self.store.get(sample_chunk(99, digest=self.digest).chunk_id)
 
@@ -401,4 +429,4 @@ class RemoverContract(StoreContract):
         self.assertIs(await self.store.has(old.chunk_id), False)
         outcome = await self.store.prune(keep, 0)
         self.assertEqual((outcome.removed, outcome.spared), (2, 0))
-        self.assertEqual(list(await self.store.list_ids()), [])
+        self.assertEqual(list(await listed_ids(self.store)), [])

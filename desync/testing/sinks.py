@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from desync.formats.ids import ID_SIZE, ChunkIds
 from desync.interfaces import IChunkSink
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from desync.formats.chunk import Chunk
-    from desync.formats.ids import ChunkIds
+    from desync.interfaces import IChunkRemover
 
 
 @implementer(IChunkSink)
@@ -80,3 +81,19 @@ class CollectingSink:
                 self.violations.append(f"{chunk_id.hex()} failed without an error")
             else:
                 self.errors[chunk_id] = why.value
+
+
+async def listed_ids(store: IChunkRemover) -> ChunkIds:
+    """List all chunks of a store, sorted; the parts of the listing must be as promised."""
+    found = bytearray()
+
+    def take(ids: ChunkIds) -> None:
+        if list(ids) != sorted(set(ids)):
+            raise AssertionError("a part of a listing isn't sorted")
+        found.extend(ids.to_bytes())
+
+    await store.list_ids(take)
+    together = ChunkIds.from_bytes(bytes(found)).sorted_unique()
+    if len(together) * ID_SIZE != len(found):
+        raise AssertionError("a listing has an id twice")
+    return together
