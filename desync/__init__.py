@@ -19,7 +19,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from desync.assembly.fetch import ChunkDownloads
-    from desync.assembly.upload import ChunkUploads
     from desync.chunking.digests import SHA256, SHA512_256, Digest
     from desync.chunking.sizes import ChunkSizes
     from desync.config import Config
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from desync.operations.make import make
     from desync.operations.prune import needed_by, prune
     from desync.operations.tar import Packing, pack, store_archive
+    from desync.operations.upload import ChunkUploads
     from desync.operations.verify import verify
     from desync.operations.verify_index import verify_index
     from desync.options import StoreOptions
@@ -110,7 +110,6 @@ __all__ = [
 # Where each of them is defined; tests/test_exports.py compares this with the imports above.
 _HOMES = {
     "assembly.fetch": "ChunkDownloads",
-    "assembly.upload": "ChunkUploads",
     "chunking.digests": "SHA256 SHA512_256 Digest",
     "chunking.sizes": "ChunkSizes",
     "running": "run",
@@ -127,6 +126,7 @@ _HOMES = {
     "operations.extract": "extract",
     "operations.info": "info",
     "operations.make": "make",
+    "operations.upload": "ChunkUploads",
     "operations.prune": "needed_by prune",
     "operations.tar": "Packing pack store_archive",
     "operations.verify": "verify",

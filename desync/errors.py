@@ -175,6 +175,13 @@ class WorkerDied(DesyncError):
     """A worker process ended, or never started, before it had said that its work was done."""
 
 
+def not_the_chunk(path: str, start: int, end: int, chunk_id: bytes) -> FileError:
+    """Make the error for a file that isn't what its index says: where, and which chunk was due."""
+    return FileError(
+        path, f"its bytes {start} to {end} are not chunk {chunk_id.hex()} of the index"
+    )
+
+
 def describe_os_error(error: OSError, path: str | None = None) -> str:
     """
     Say in one line what the operating system refused, naming the file.

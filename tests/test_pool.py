@@ -20,17 +20,21 @@ from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet import reactor
+from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from desync.errors import ChunkMissing, WorkerDied
 from desync.workers import pool as pool_module
+from desync.workers import reactor as joined
 from desync.workers.messages import MAX_PAYLOAD, NOTE, RESULT, FrameReader, OutOfStep, frame
-from desync.workers.pool import Crew, Pool, Worker, pool_size, run_here
+from desync.workers.pool import Crew, Pool, WaitingJob, Worker, pool_size, run_here
 from desync.workers.reactor import ReactorPool
 
 MISSING = bytes(range(32))
+
+reactor: Any = default_reactor
 
 
 class EchoWorker:
@@ -461,6 +465,70 @@ class ReactorPoolTests(TestCase):
         job = EchoJob([b"abc"])
         await self.run_job(job)
         self.assertEqual(job.results, [b"cba"])
+
+
+class WaitingEchoJob(EchoJob, WaitingJob):
+    """A job that gets its units one by one, from outside."""
+
+    def __init__(self) -> None:
+        WaitingJob.__init__(self)
+        EchoJob.__init__(self, [])
+        self.is_complete = False
+
+    def give(self, *units: bytes) -> None:
+        """Have it hand out more units."""
+        self._units[:0] = units[::-1]
+        self.more()
+
+    @property
+    def exhausted(self) -> bool:
+        return self.is_complete and super().exhausted
+
+
+class WaitingTests(TestCase):
+    """A job that waits for more than its results."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.pool = ReactorPool(Pool(2), reactor)
+        self.addCleanup(self.pool.close)
+
+    async def give_units(self) -> None:
+        """Give a job its units when it has none, and at last its end."""
+        job = WaitingEchoJob()
+        running = Deferred.fromCoroutine(self.pool.run(job))
+        for number in range(3):
+            while len(job.results) < number:
+                await deferLater(reactor, 0.01)
+            await deferLater(reactor, 0.01)
+            self.assertFalse(running.called)
+            job.give(b"unit %d" % number)
+        while len(job.results) < 3:
+            await deferLater(reactor, 0.01)
+        self.assertFalse(running.called)
+        job.is_complete = True
+        job.more()
+        await running
+        self.assertEqual(sorted(job.results), [b"0 tinu", b"1 tinu", b"2 tinu"])
+        job.more()  # nobody listens any longer
+
+    async def test_units_from_outside(self) -> None:
+        """It gets them when they are there, and is over when it says so."""
+        await self.give_units()
+        await self.give_units()
+
+    async def test_where_nothing_can_be_spawned(self) -> None:
+        """So it does in this process."""
+        self.patch(joined, "can_spawn", lambda: False)
+        await self.give_units()
+
+    async def test_death(self) -> None:
+        """A worker that dies while the job waits for units isn't waited for."""
+        job = WaitingEchoJob()
+        running = Deferred.fromCoroutine(self.pool.run(job))
+        job.give(b"kill", b"kill")
+        await self.assertFailure(running, WorkerDied)
 
 
 class FrameTests(SynchronousTestCase):

@@ -21,7 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from desync.assembly import fetch
 from desync.assembly.fetch import ChunkDownloads
 from desync.assembly.pending import Pending
-from desync.assembly.upload import ChunkUploads
 from desync.assembly.writing import copy_within
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
@@ -34,9 +33,11 @@ from desync.operations.cat import cat
 from desync.operations.chop import chop
 from desync.operations.extract import extract
 from desync.operations.make import Made, make
+from desync.operations.upload import ChunkUploads
 from desync.progress import Progress
 from desync.stores.concurrently import concurrently
 from desync.stores.memory import MemoryStore
+from desync.testing.sinks import listed_ids
 from desync.workers.pool import Pool
 
 SIZES = ChunkSizes(1024, 4096, 16384)
@@ -98,9 +99,7 @@ class Transfers(SynchronousTestCase):
     def filled(self) -> MemoryStore:
         """Make a store with all chunks of the file."""
         store = MemoryStore()
-        self.done(
-            chop(self.index, self.path, ChunkUploads(store, at_once, 3), self.pool, Progress())
-        )
+        self.done(chop(self.index, self.path, ChunkUploads(store, 3), self.pool, Progress()))
         return store
 
     def extract(self, store: MemoryStore, target: str, in_thread: Any = at_once) -> Deferred[Any]:
@@ -259,19 +258,18 @@ class StoreTests(Transfers):
     def test_make_stores_what_is_missing(self) -> None:
         """A second make finds everything there."""
         store = MemoryStore()
-        first = self.make(ChunkUploads(store, at_once, 3))
+        first = self.make(ChunkUploads(store, 3))
         self.assertEqual(first.stored, len(self.index.ids.sorted_unique()))
         self.assertGreater(first.stored_bytes, 100_000)
-        listed: Any = store.list_ids()
-        self.assertEqual(list(self.successResultOf(listed)), list(self.index.ids.sorted_unique()))
-        again = self.make(ChunkUploads(store, at_once, 3))
+        self.assertEqual(self.done(listed_ids(store)), self.index.ids.sorted_unique())
+        again = self.make(ChunkUploads(store, 3))
         self.assertEqual((again.stored, again.stored_bytes), (0, 0))
 
     def test_chop_ignores_what_it_is_told_to(self) -> None:
         """Ignored chunks aren't stored."""
         store = MemoryStore()
         ignored = self.index.ids.sorted_unique()[:5]
-        uploads = ChunkUploads(store, at_once, 3)
+        uploads = ChunkUploads(store, 3)
         outcome = self.done(
             chop(self.index, self.path, uploads, self.pool, Progress(), ignore=ignored)
         )
@@ -285,25 +283,10 @@ class StoreTests(Transfers):
             file.seek(70_000)
             file.write(b"changed")
         store = MemoryStore()
-        operation = chop(
-            self.index, self.path, ChunkUploads(store, at_once, 1), self.pool, Progress()
-        )
+        operation = chop(self.index, self.path, ChunkUploads(store, 1), self.pool, Progress())
         self.failureResultOf(Deferred.fromCoroutine(operation), FileError)
         spoiled = self.index.id(self.index.position_of(70_000))
         self.assertIsNone(store.stored(spoiled))
-
-    def test_cancelling_an_upload_waits_for_threads(self) -> None:
-        """The file isn't closed under a thread that still reads it."""
-        held = Held()
-        uploads = ChunkUploads(MemoryStore(), held, 2)
-        running = Deferred.fromCoroutine(
-            chop(self.index, self.path, uploads, self.pool, Progress())
-        )
-        self.assertEqual(len(held.waiting), 2)
-        running.cancel()
-        self.assertNoResult(running)
-        held.go()
-        self.failureResultOf(running, CancelledError)
 
     def test_cache_copies_what_is_missing(self) -> None:
         """Chunks go from store to store as they are stored, each once."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from desync.progress import Progress
     from desync.stores.casync_target import ChunkSupply
     from desync.stores.location import Location
+    from desync.workers.pool import Runner
 
     #: Reads a chunk, given where it begins, its length and its id, and checks it.
     ReadChunk: TypeAlias = Callable[[int, int, bytes], Awaitable[Chunk]]
@@ -164,9 +165,9 @@ class SshUploads:
         self.installs = self._path is not None
 
     async def upload(
-        self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
+        self, source: SourceFile, index: Index, ids: ChunkIds, pool: Runner, progress: Progress
     ) -> Uploaded:
-        """Store chunks of a file. See :meth:`.upload.ChunkUploads.upload`."""
+        """See :meth:`.upload.Uploads.upload`."""
 
         def read(start: int, length: int, chunk_id: bytes) -> Deferred[Chunk]:
             return self._in_thread(read_chunk, source, index, start, length, chunk_id)

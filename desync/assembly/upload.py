@@ -1,27 +1,27 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Storing the chunks of a file in a store of any kind."""
+"""What stores the chunks of a file in a store that isn't local."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from desync.assembly.pending import Pending
-from desync.errors import ChunkInvalid, FileError
+from desync.errors import ChunkInvalid, not_the_chunk
 from desync.formats.chunk import Chunk
-from desync.stores.concurrently import concurrently
-from desync.stores.presence import lacking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
 
+    from desync.chunking.digests import Digest
+    from desync.chunking.sizes import ChunkSizes
     from desync.formats.ids import ChunkIds
     from desync.formats.index import Index
-    from desync.interfaces import IChunkTarget
+    from desync.jobs.cut import CutSegment
     from desync.jobs.source import SourceFile
     from desync.progress import Progress
+    from desync.workers.pool import Runner
 
     #: Calls a function that may block in a thread: what ``deferToThreadPool`` does.
     InThread = Callable[..., Deferred[Any]]
@@ -41,7 +41,7 @@ class Uploaded(NamedTuple):
 
 class Uploads(Protocol):
     """
-    What stores chunks of a file: :class:`ChunkUploads`, or what does it over SSH.
+    What stores chunks of a file.
 
     :ivar installs: whether the index goes where it is to go together with the chunks.
     """
@@ -49,29 +49,7 @@ class Uploads(Protocol):
     installs: bool
 
     async def upload(
-        self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
-    ) -> Uploaded:
-        """See :meth:`ChunkUploads.upload`."""
-
-
-class ChunkUploads:
-    """
-    Stores what a store doesn't have.
-
-    :param target: where chunks go.
-    :param in_thread: calls a function in a thread, for reading, hashing and compressing.
-    :param concurrency: how many chunks are under way at a time.
-    """
-
-    installs = False
-
-    def __init__(self, target: IChunkTarget, in_thread: InThread, concurrency: int) -> None:
-        self._target = target
-        self._in_thread = in_thread
-        self._concurrency = concurrency
-
-    async def upload(
-        self, source: SourceFile, index: Index, ids: ChunkIds, progress: Progress
+        self, source: SourceFile, index: Index, ids: ChunkIds, pool: Runner, progress: Progress
     ) -> Uploaded:
         """
         Store those of some chunks that the store doesn't have, each checked against its id before
@@ -82,42 +60,30 @@ class ChunkUploads:
         :raises FileError: if the file isn't what the index says.
         :raises StoreError: if the store failed.
         """
-        wanted = ids.sorted_unique()
-        missing = await lacking(self._target, wanted)
-        pending = Pending()
-        stored_bytes = 0
-        with progress.start("Storing", len(wanted), "chunks") as tracker:
-            tracker.add(len(wanted) - len(missing))
-
-            async def put(start: int, length: int, chunk_id: bytes) -> None:
-                nonlocal stored_bytes
-                chunk = await pending.watch(
-                    self._in_thread(read_chunk, source, index, start, length, chunk_id)
-                )
-                await self._target.put(chunk)
-                stored_bytes += chunk.stored_size
-                tracker.add(1)
-
-            try:
-                await concurrently(
-                    (put(*where) for where in _places(index, missing)), self._concurrency
-                )
-            finally:
-                await pending.settled()
-        return Uploaded(len(missing), stored_bytes)
 
 
-def _places(index: Index, ids: ChunkIds) -> Iterator[tuple[int, int, bytes]]:
-    """Find the first place of each of some sorted ids, in the order of the file."""
-    sent = bytearray(len(ids))
-    for start, length, chunk_id in index:
-        try:
-            number = ids.index(chunk_id)
-        except ValueError:
-            continue
-        if not sent[number]:
-            sent[number] = 1
-            yield start, length, chunk_id
+@runtime_checkable
+class EarlyUploads(Uploads, Protocol):
+    """What can store chunks of a file that aren't all known yet."""
+
+    async def cut_and_upload(
+        self,
+        source: SourceFile,
+        sizes: ChunkSizes,
+        digest: Digest,
+        take: Callable[[CutSegment], object],
+        pool: Runner,
+        progress: Progress,
+    ) -> Uploaded:
+        """
+        Cut a file, and store those of its chunks that the store doesn't have. Both go on at the
+        same time; a chunk that occurs several times is dealt with once.
+
+        :param take: gets the chunks in the order of the file.
+        :raises InputChanged: if the file changes meanwhile.
+        :raises FileError: if it can't be read.
+        :raises StoreError: if the store failed.
+        """
 
 
 def read_chunk(source: SourceFile, index: Index, start: int, length: int, chunk_id: bytes) -> Chunk:
@@ -132,8 +98,5 @@ def read_chunk(source: SourceFile, index: Index, start: int, length: int, chunk_
     try:
         chunk.verify(index.digest)
     except ChunkInvalid:
-        raise FileError(
-            source.path,
-            f"its bytes {start} to {start + length} are not chunk {chunk_id.hex()} of the index",
-        ) from None
+        raise not_the_chunk(source.path, start, start + length, chunk_id) from None
     return chunk

@@ -14,6 +14,7 @@ from .indexes import read_index
 from .invocation import Invocation
 from .storing import (
     CODEC,
+    UPLOADING,
     compression_level_flag,
     ignore_flags,
     ignored_ids,
@@ -67,7 +68,8 @@ def chop(
     parsed = read_index(invocation, index)
     ignored = ignored_ids(invocation, ignore, ignore_chunks)
     with Pool(pool_size(invocation.concurrency)) as pool:
-        start_pool(pool, parsed.size, "desync.jobs.compare", CODEC)
+        module = UPLOADING if files is None else "desync.jobs.compare"
+        start_pool(pool, parsed.size, module, CODEC)
         from desync.operations.chop import chop
 
         progress = invocation.progress

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from desync.assembly.fetch import ChunkDownloads
     from desync.assembly.push import SshUploads
-    from desync.assembly.upload import ChunkUploads
     from desync.interfaces import IChunkSource, IChunkTarget
+    from desync.operations.upload import ChunkUploads
     from desync.options import StoreOptions
     from desync.stores.threads import StoreThreads
     from desync.trees.uploading import StreamUploads
@@ -118,13 +118,17 @@ class Layered:
 
         :param index: where the file's index is to go.
         """
-        from desync.assembly.upload import ChunkUploads
+        from desync.formats.stored import form_named
+        from desync.operations.upload import ChunkUploads
         from desync.stores.location import parse_location
 
         if parse_location(location).scheme == "ssh":
             return self.ssh_uploads(location, options, index)
         target = self.target(location, options)
-        return ChunkUploads(target, self._threads.run, self._invocation.concurrency)
+        said = (options or self._invocation.store_options)(location)
+        extension = "" if said.uncompressed else ".cacnk"
+        form = form_named(extension, said.compression_level)
+        return ChunkUploads(target, self._invocation.concurrency, form)
 
     def ssh_uploads(
         self,

@@ -16,6 +16,7 @@ from .storing import (
     CODEC,
     CUTTING,
     LEAST_TO_CUT,
+    UPLOADING,
     check_index_target,
     check_not_same,
     chunk_size_flag,
@@ -76,7 +77,9 @@ def make(
         check_scheme(store)
         files = local_target(store, options, invocation.digest, sync_each=sync == "each")
     with Pool(pool_size(invocation.concurrency)) as pool:
-        modules = (CUTTING, CODEC) if store else (CUTTING,)
+        modules: tuple[str, ...] = (CUTTING, CODEC) if store else (CUTTING,)
+        if store and files is None:
+            modules += (UPLOADING,)
         start_pool(pool, size_of(file), *modules, least=LEAST_TO_CUT)
         from desync.operations.make import make
 

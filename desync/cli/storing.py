@@ -36,6 +36,9 @@ CODEC = "zstandard"
 CUTTING = "desync.jobs.cut"
 """The module that they cut and hash with."""
 
+UPLOADING = "desync.jobs.upload"
+"""The module that they get chunks ready with for a store that isn't local."""
+
 chunk_size_flag = flag(
     "--chunk-size",
     "-m",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from desync import umask
 from desync.assembly.runs import RUN_BYTES
 from desync.chunking.digests import Digest
-from desync.errors import FileError
+from desync.errors import not_the_chunk
 from desync.jobs.source import SourceFile
 from desync.stores.local_files import LocalFiles
 
@@ -151,11 +151,7 @@ class CompareWorker:
         for position, end in enumerate(ends):
             here = slice(32 * position, 32 * position + 32)
             if found[here] != ids[here]:
-                raise FileError(
-                    self._source.path,
-                    f"its bytes {start + begin} to {start + end} "
-                    f"are not chunk {ids[here].hex()} of the index",
-                )
+                raise not_the_chunk(self._source.path, start + begin, start + end, ids[here])
             begin = end
 
     def close(self) -> None:

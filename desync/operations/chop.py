@@ -57,7 +57,7 @@ async def chop(
             ids = index.ids.sorted_unique()
             if ignore is not None:
                 ids = ids.difference(ignore)
-            uploaded = await store.upload(source, index, ids, progress)
+            uploaded = await store.upload(source, index, ids, pool, progress)
             source.check_unchanged()
             return Chopped(len(ids), uploaded.chunks, uploaded.stored_bytes)
         wanted = _first_places(index, ignore)

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from desync.assembly.runs import runs_of
+from desync.assembly.upload import EarlyUploads
 from desync.formats import flags as feature
 from desync.formats.index import IndexBuilder
 from desync.jobs.compare import CompareJob
@@ -77,25 +78,32 @@ async def make(
     began = time.monotonic()
     try:
         builder = IndexBuilder(sizes, digest, _flags(source, digest))
+
+        def take(segment: CutSegment) -> None:
+            builder.append_segment(segment.ends, segment.ids, segment.start)
+
+        if isinstance(store, EarlyUploads):
+            uploaded = await store.cut_and_upload(source, sizes, digest, take, pool, progress)
+            return Made(builder.finish(source.size), uploaded.chunks, uploaded.stored_bytes)
         stored = stored_bytes = 0
         with progress.start("Chunking", source.size, "bytes") as tracker:
 
-            def take(segment: CutSegment) -> None:
+            def count(segment: CutSegment) -> None:
                 nonlocal stored, stored_bytes
-                builder.append_segment(segment.ends, segment.ids, segment.start)
+                take(segment)
                 stored += segment.stored
                 stored_bytes += segment.stored_bytes
                 tracker.set(builder.size)
 
             files = store if isinstance(store, LocalFiles) else None
-            job = CutJob(source, sizes, digest, take, store=files)
+            job = CutJob(source, sizes, digest, count, store=files)
             await pool.run(job)
             job.check_complete()
         index = builder.finish(source.size)
         if files is not None and time.monotonic() - began >= recheck_after:
             await _store_again(index, source, files, pool, progress)
         if store is not None and not isinstance(store, LocalFiles):
-            uploaded = await store.upload(source, index, index.ids, progress)
+            uploaded = await store.upload(source, index, index.ids, pool, progress)
             stored, stored_bytes = uploaded.chunks, uploaded.stored_bytes
             source.check_unchanged()
         return Made(index, stored, stored_bytes)

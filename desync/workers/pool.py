@@ -77,6 +77,18 @@ class Job(Protocol):
         """Take a unit's result. Results come in any order."""
 
 
+class WaitingJob:
+    """
+    What a job extends whose parent's half waits for more than its results: it may have no unit to
+    give although none is under way. It needs a pool that is joined to a reactor, unless there turns
+    out to be nothing to wait for.
+    """
+
+    def __init__(self) -> None:
+        #: Set by what does the job; called by whoever gives it another unit, or its end.
+        self.more: Callable[[], object] = lambda: None
+
+
 class Runner(Protocol):
     """What does jobs: a :class:`Pool`, or one joined to a reactor."""
 
@@ -181,6 +193,7 @@ class Crew:
         self.workers: list[Worker] = []
         self.job: Job | None = None
         self.error: BaseException | None = None
+        self._is_patient = False
         try:
             while len(self.workers) < size:
                 self.workers.append(Worker(program))
@@ -207,10 +220,16 @@ class Crew:
         if self.job is not None:
             raise RuntimeError("the pool is at work")
 
-    def begin(self, job: Job) -> None:
-        """Set all workers to a job, of which there must be none yet."""
+    def begin(self, job: Job, *, is_patient: bool = False) -> None:
+        """
+        Set all workers to a job, of which there must be none yet.
+
+        :param is_patient: whether to let a job wait that has no unit to give and none under way:
+            somebody will call :meth:`more`.
+        """
         self.check_idle()
         self.job = job
+        self._is_patient = is_patient
         self.error = None
         settings = marshal.dumps((job.worker_half, marshal.dumps(job.settings())))
         for worker in self.workers:
@@ -246,8 +265,8 @@ class Crew:
                     continue
                 unit = self.job.next_unit()
                 if unit is None:
-                    if not self.job.exhausted and not any(worker.leases for worker in self.workers):
-                        self.error = RuntimeError("a job is waiting for nothing")
+                    if not self._is_patient and not self.job.exhausted:
+                        self._check_leases()
                     return
                 worker.leases += 1
                 worker.send(UNIT, unit)
@@ -273,10 +292,18 @@ class Crew:
                 return
             except Exception as error:
                 self._fail(error)
+        self.more()
+
+    def more(self) -> None:
+        """Hand out what units there are. Errors are kept for :meth:`finish`."""
         try:
             self.lease()
         except Exception as error:
             self._fail(error)
+
+    def _check_leases(self) -> None:
+        if not any(worker.leases for worker in self.workers):
+            self.error = RuntimeError("a job is waiting for nothing")
 
     def _take_death(self, worker: Worker) -> None:
         how = worker.bury()

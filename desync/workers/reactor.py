@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
 from zope.interface import implementer
 
-from .pool import Pool, can_spawn, run_here
+from .pool import Pool, WaitingJob, can_spawn, run_here
+from .program import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,30 +41,31 @@ class ReactorPool:
         :raises: the first error that a unit ended with, or WorkerDied.
         """
         if not can_spawn():
-            run_here(job)
+            await _run_here(job)
             return
         crew = self._pool.crew
         crew.check_idle()
         try:
-            crew.begin(job)
+            crew.begin(job, is_patient=isinstance(job, WaitingJob))
         except BaseException:
             self._pool.close()
             raise
         if not crew.busy:
             crew.finish()
             return
-        done: Deferred[None] = Deferred()
-        watches = [_Watch(worker, crew, self._reactor, done) for worker in crew.workers]
+        under_way = _UnderWay(crew, self._reactor)
+        if isinstance(job, WaitingJob):
+            job.more = under_way.more
         try:
-            for watch in watches:
-                watch.start()
-            await done
+            under_way.start()
+            await under_way.done
         except BaseException:
             self._pool.close()
             raise
         finally:
-            for watch in watches:
-                watch.stop()
+            if isinstance(job, WaitingJob):
+                job.more = lambda: None
+            under_way.stop()
         crew.finish()
 
     def close(self) -> None:
@@ -71,17 +73,86 @@ class ReactorPool:
         self._pool.close()
 
 
+async def _run_here(job: Job) -> None:
+    """Do a job in this process, unit by unit."""
+    if not isinstance(job, WaitingJob):
+        run_here(job)
+        return
+    waiting: Deferred[None] = Deferred()
+
+    def more() -> None:
+        if not waiting.called:
+            waiting.callback(None)
+
+    job.more = more
+    half = load(job.worker_half, job.settings())
+    try:
+        while True:
+            waiting = Deferred()
+            unit = job.next_unit()
+            if unit is not None:
+                job.result(bytes(half.run(unit, job.note)))
+            elif job.exhausted:
+                return
+            else:
+                await waiting
+    finally:
+        half.close()
+
+
+class _UnderWay:
+    """
+    A job and those who watch the workers at it.
+
+    :ivar done: fires when the job is done.
+    """
+
+    def __init__(self, crew: Crew, reactor: IReactorFDSet) -> None:
+        self.done: Deferred[None] = Deferred()
+        self._crew = crew
+        self._watches = [_Watch(worker, self, reactor) for worker in crew.workers]
+        self._is_receiving = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        for watch in self._watches:
+            watch.start()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        for watch in self._watches:
+            watch.stop()
+
+    def receive(self, worker: Worker) -> None:
+        """Take what a worker has said, and go on."""
+        self._is_receiving = True
+        try:
+            self._crew.receive(worker)
+        finally:
+            self._is_receiving = False
+        self._go_on()
+
+    def more(self) -> None:
+        """Hand out what units there are. What has just been received brings that anyway."""
+        if not self._is_receiving and not self.done.called:
+            self._crew.more()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        for watch in self._watches:
+            watch.check_outgoing()
+        if not self._crew.busy and not self.done.called:
+            self.done.callback(None)
+
+
 @implementer(IReadDescriptor)
 class _Watch:
     """Reads what one worker says, and sees to what is still to be said to it."""
 
-    def __init__(
-        self, worker: Worker, crew: Crew, reactor: IReactorFDSet, done: Deferred[None]
-    ) -> None:
+    def __init__(self, worker: Worker, under_way: _UnderWay, reactor: IReactorFDSet) -> None:
         self._worker = worker
-        self._crew = crew
+        self._under_way = under_way
         self._reactor = reactor
-        self._done = done
         self._rest = _Rest(worker, self.stop_writing)
         self._writing = False
 
@@ -90,7 +161,7 @@ class _Watch:
         # A reactor must forget a descriptor before it is closed: its number may be another's next.
         self._worker.before_closing = self.stop
         self._reactor.addReader(self)
-        self._check_outgoing()
+        self.check_outgoing()
 
     def stop(self) -> None:
         """Watch no longer."""
@@ -106,8 +177,9 @@ class _Watch:
             self._reactor.removeWriter(self._rest)
             self._writing = False
 
-    def _check_outgoing(self) -> None:
-        if self._worker.outgoing and not self._writing:
+    def check_outgoing(self) -> None:
+        """See to it that what the worker's pipe didn't take follows."""
+        if self._worker.alive and self._worker.outgoing and not self._writing:
             self._reactor.addWriter(self._rest)
             self._writing = True
 
@@ -115,11 +187,7 @@ class _Watch:
         return self._worker.answers if self._worker.alive else -1
 
     def doRead(self) -> None:  # noqa: N802
-        self._crew.receive(self._worker)
-        if self._worker.alive:
-            self._check_outgoing()
-        if not self._crew.busy and not self._done.called:
-            self._done.callback(None)
+        self._under_way.receive(self._worker)
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802
         # The reactor gives up on the descriptor: reading it tells why.
