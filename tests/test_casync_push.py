@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from desync.services.casync_offer import Offer
 from desync.services.casync_push import PushSession
 from desync.stores.memory import MemoryIndexStore, MemoryStore
 from desync.testing.samples import sample_chunk
-from desync.testing.threads import InlineThreads
+from desync.testing.threads import InlineThreads, ManualThreads
 
 from .casync_link import connect
 
@@ -62,13 +63,13 @@ class PushCase(SynchronousTestCase):
         self.ends = 0
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, flags: int = PUSH) -> None:
         """Begin a session."""
         offer = Offer(target=self.target, index_target=self.indexes, index_name="x.caibx")
         self.server = PushSession(offer, InlineThreads(), self.ended)
         self.client = Client()
         _, self.end = connect(self.clock, self.server, self.client)
-        self.say(p.Hello(PUSH))
+        self.say(p.Hello(flags))
 
     def ended(self, session: PushSession) -> None:
         """Count the ends of a session."""
@@ -225,6 +226,53 @@ class BadClientTests(PushCase):
         self.say(p.IndexData(index_of([sample_chunk(0), sample_chunk(1)]).to_bytes()))
         self.answer(sample_chunk(0), sample_chunk(0))
         self.refused(p.EBADMSG, "wrong")
+
+    def test_index_alone(self) -> None:
+        """An index that comes alone for a store takes its place only if the store has it all."""
+        data = index_of([sample_chunk(0)]).to_bytes()
+        self.begin(0x400)
+        self.say(p.IndexData(data), p.IndexEnd())
+        self.refused(p.ENOENT, "missing")
+        self.target.put(sample_chunk(0))
+        self.begin(0x400)
+        self.say(p.IndexData(data), p.IndexEnd())
+        self.assertEqual(self.client.heard[-1], p.Goodbye())
+        self.assertEqual(self.indexes.stored("x.caibx"), data)
+
+    def test_archive_under_way(self) -> None:
+        """An archive of which only a part comes leaves nothing, once the session has settled."""
+        self.end.loseConnection()
+        self.settle()
+        folder = self.mktemp()
+        os.mkdir(folder)
+        for said in ([], [p.ArchiveData(b"begun")]):
+            offer = Offer(archive_target=os.path.join(folder, "x.catar"))
+            self.server = PushSession(offer, InlineThreads(), self.ended)
+            _, self.end = connect(self.clock, self.server, Client())
+            self.say(p.Hello(0x1000), *said)
+            self.assertEqual(len(os.listdir(folder)), 1)
+            self.end.loseConnection()
+            self.settle()
+            self.successResultOf(Deferred.fromCoroutine(self.server.settled()))
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_archive_barely_begun(self) -> None:
+        """A client that leaves while its archive's file is being made leaves nothing either."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        threads = ManualThreads()
+        offer = Offer(archive_target=os.path.join(folder, "x.catar"))
+        self.server = PushSession(offer, threads, self.ended)
+        _, self.end = connect(self.clock, self.server, Client())
+        self.say(p.Hello(0x1000))
+        self.end.loseConnection()
+        self.settle()
+        settled = Deferred.fromCoroutine(self.server.settled())
+        self.assertNoResult(settled)
+        while threads.waiting:
+            threads.advance()
+        self.successResultOf(settled)
+        self.assertEqual(os.listdir(folder), [])
 
     def test_leaves(self) -> None:
         """A client that leaves while chunks are owed leaves what was stored, and no index."""

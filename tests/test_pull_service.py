@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from unittest import SkipTest
 
 from desync.formats import protocol as p
 from desync.formats.ids import ChunkIds
+from desync.testing.samples import sample_chunk
 
 from .command_case import CommandCase, sample
 from .command_line import Outcome, command, process_environ
@@ -23,6 +25,9 @@ from .peers import peer
 from .pull_server import PullServer
 from .server_process import wait_until
 from .ssh_server import make_key
+
+#: The number of REQUEST.
+REQUEST = 0x8AB427E0F89D9210
 
 
 class PullServiceCase(CommandCase):
@@ -257,27 +262,68 @@ class BadClientTests(PullServiceCase):
             (hello + p.IndexEnd().encode(), 74),
             (hello + p.ChunkData(bytes(32), b"x").encode(), 74),
             (hello + b"\xff" * 16, 74),
+            (hello + struct.pack("<2Q", (16 << 20) + 1, REQUEST), 74),
+            (hello + struct.pack("<2Q", 1 << 63, REQUEST), 74),
+            (hello + struct.pack("<2Q", 15, REQUEST), 74),
+            (hello + struct.pack("<3Q", 24 + 32, REQUEST, 2) + bytes(32), 74),
+            (hello + struct.pack("<3Q", 24 + 33, REQUEST, 1) + bytes(33), 74),
+            (hello + p.Missing(bytes(32)).encode(), 74),
         ):
             messages = self.say("casync pull - - - os", said)
             self.assertEqual(messages[0], p.Hello(0x1), said)
             self.assertIsInstance(messages[-1], p.Abort, said)
             self.assertEqual(messages[-1].code, code, said)
-        self.assertEqual(self.server.count_logged("alice 127.0.0.1 pull os", 8), 8)
+        self.assertEqual(self.server.count_logged("alice 127.0.0.1 pull os", 14), 14)
         chunk_id = bytes.fromhex(next((self.served / "default.castr").glob("*/*.cacnk")).stem)
         ids = ChunkIds.from_bytes(chunk_id + bytes(32))
-        out, _ = good.communicate(p.Request(ids).encode() + p.Goodbye().encode(), timeout=60)
-        said_last = p.MessageReader().feed(out)
-        self.assertEqual(said_last[0], p.Hello(0x1))
+        good.stdin.write(p.Request(ids).encode())
+        good.stdin.flush()
+        reader = p.MessageReader()
+        said_last: list[Any] = []
+        while len(said_last) < 3:
+            assert good.stdout is not None
+            said_last += reader.feed(os.read(good.stdout.fileno(), 1 << 20))
+        self.assertEqual(said_last.pop(0), p.Hello(0x1))
+        said_last.remove(p.Missing(bytes(32)))
+        self.assertEqual(said_last[0].chunk_id, chunk_id)
+        good.communicate(p.Goodbye().encode(), timeout=60)
         self.assertFalse(self.server.logged("Traceback|Unhandled"))
 
     def test_truncated(self) -> None:
         """A client that leaves at any point leaves nothing behind."""
         index = (self.served / "v1.caibx").read_bytes()
         whole = p.Hello(0xE00).encode() + p.IndexData(index).encode() + p.IndexEnd().encode()
-        for length in (0, 10, 24, 30, 100, len(whole) - 5):
+        lengths = (0, 10, 24, 30, 100, len(whole) - 5)
+        for length in lengths:
             self.say("casync push - - os/new.caibx os", whole[:length])
+        pattern = "alice 127.0.0.1 push os/new.caibx"
+        self.assertEqual(self.server.count_logged(pattern, len(lengths)), len(lengths))
+        for length in lengths:
+            process = self.ssh("casync push - os/new.catar - -")
+            assert process.stdin is not None
+            said = p.Hello(0x1000).encode() + p.ArchiveData(bytes(100_000)).encode()
+            process.stdin.write(said[: length * 100])
+            process.stdin.flush()
+            wait_until(lambda process=process: _greeted(process), "a greeting")  # type: ignore[misc]
+            process.kill()
+        pattern = "alice 127.0.0.1 push os/new.catar.*the connection ended"
+        self.server.count_logged(pattern, len(lengths))
+        self.server.stop()
         self.assertEqual(sorted(os.listdir(self.served)), ["default.castr", "v1.caibx"])
         self.assertFalse(self.server.logged("Traceback|Unhandled"))
+
+    def test_never_asked_for(self) -> None:
+        """A chunk that nobody asked for ends a push, and isn't stored."""
+        store = self.served / "default.castr"
+        before = sorted(path.name for path in store.rglob("*"))
+        chunk = sample_chunk(5)
+        said = p.Hello(0xE00).encode()
+        said += p.ChunkData(chunk.chunk_id, chunk.plain, compressed=False).encode()
+        messages = self.say("casync push - - os/new.caibx os", said)
+        self.assertEqual([type(each) for each in messages], [p.Hello, p.Abort])
+        self.assertEqual(messages[1].code, 74)
+        self.assertEqual(self.server.count_logged("push os/new.caibx.*nobody asked for"), 1)
+        self.assertEqual(sorted(path.name for path in store.rglob("*")), before)
 
     def test_wrong_chunk(self) -> None:
         """A wrong chunk under an id ends a push; neither it nor the index is kept."""
@@ -299,6 +345,7 @@ class BadClientTests(PullServiceCase):
         process.stdin.flush()
         out = process.stdout.read()
         self.assertEqual([type(each) for each in reader.feed(out)], [p.Abort])
+        self.assertEqual(self.server.count_logged("push os/fresh.caibx"), 1)
         self.assertEqual(sorted(os.listdir(self.served)), ["default.castr", "v1.caibx"])
         name = index.id(0).hex()
         self.assertFalse((self.served / "default.castr" / name[:4] / f"{name}.cacnk").exists())
@@ -332,8 +379,25 @@ class TimeoutTests(PullServiceCase):
                 while link.recv(4096):
                     pass
         process = self.ssh("casync pull - - - os")
-        self.assertNotEqual(process.wait(60), 0)
+        assert process.stdout is not None
+        out = process.stdout.read()
+        self.assertEqual([type(each) for each in p.MessageReader().feed(out)], [p.Hello, p.Abort])
         self.assertGreater(self.server.count_logged("not logged in in time"), 0)
+        self.assertEqual(self.server.count_logged("pull os.*idle for too long", 1), 1)
+
+    def test_alive_is_not_enough(self) -> None:
+        """One that only keeps the connection alive is sent away, too."""
+        process = self.ssh("casync pull - - - os", "-o", "ServerAliveInterval=1")
+        self.assertNotEqual(process.wait(60), 0)
+
+    def test_never_reads(self) -> None:
+        """So is one that asks for chunks and never reads them."""
+        index = self.index("srv/v1.caibx")
+        process = self.ssh("casync pull - - - os", "-o", "ServerAliveInterval=1")
+        assert process.stdin is not None
+        process.stdin.write(p.Hello(0x40).encode())
+        process.stdin.write(p.Request(index.ids.sorted_unique()).encode())
+        process.stdin.flush()
         self.assertEqual(self.server.count_logged("pull os.*idle for too long", 1), 1)
 
 

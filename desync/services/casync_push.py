@@ -47,6 +47,7 @@ from .casync_serving import EFBIG, EOPNOTSUPP, ServerSession
 if TYPE_CHECKING:
     from desync.formats.index import Index
     from desync.formats.protocol import Message
+    from desync.interfaces import IChunkTarget
 
 #: The largest index that is taken, in bytes: one of 13 million chunks.
 INDEX_LIMIT: Final = 512 << 20
@@ -166,8 +167,11 @@ class PushSession(ServerSession):
         except InvalidIndex as error:
             self._not_an_index(error)
             return
-        if self.session.theirs & Service.PUSH_INDEX_CHUNKS:
-            await self._make_sure(index, time.monotonic() - began)
+        if offer.target is not None:
+            age = time.monotonic() - began
+            if not self.session.theirs & Service.PUSH_INDEX_CHUNKS or age >= _RECHECK_AFTER:
+                await self._look_again(index, offer.target)
+            await self._sync(offer.target)
         try:
             await offer.index_target.put_index(offer.index_name, index)
         except UsageError:
@@ -207,16 +211,16 @@ class PushSession(ServerSession):
             self._coming.update(now)
             self.say(Request(ChunkIds.from_iterable(now), high_priority=False))
 
-    async def _make_sure(self, index: Index, seconds: float) -> None:
-        """Make sure that the chunks are there, and stay."""
-        target = self.offer.target
-        assert target is not None
-        if seconds >= _RECHECK_AFTER:
-            gone = await lacking(target, index.ids.sorted_unique())
-            if gone:
-                # The client has answered once, and won't again.
-                text = f"{len(gone)} chunks have disappeared from the store meanwhile"
-                raise SessionEnded(text)
+    async def _look_again(self, index: Index, target: IChunkTarget) -> None:
+        """Make sure that all chunks are there, for the client won't send any now."""
+        gone = await lacking(target, index.ids.sorted_unique())
+        if gone:
+            text = f"{len(gone)} of the index's chunks aren't in the store"
+            self.abort(ENOENT, "a chunk that the index names is missing", SessionEnded(text))
+            raise SessionEnded(text)
+
+    async def _sync(self, target: IChunkTarget) -> None:
+        """Make the chunks last before the index does."""
         local = ILocalFiles(target, None)
         for files in local.local_files() if local is not None else ():
             await self.threads.run(files.sync)
@@ -255,8 +259,8 @@ class PushSession(ServerSession):
     async def _take_archive(self) -> None:
         out = replacing(self.offer.archive_target, shown="the pushed archive", regular=True)
         pending = Pending()
-        await self.threads.run(out.__enter__)
         try:
+            await pending.watch(self.threads.run(out.__enter__))
             while self._data or not self._is_complete:
                 if not self._data:
                     await self._sleep()

@@ -79,6 +79,7 @@ class ServerSession(SessionProtocol):
         self.troubles: list[str] = []
         self._on_end = on_end
         self._tasks: set[Deferred[None]] = set()
+        self._waiting: list[Deferred[None]] = []
 
     @property
     def outcome(self) -> str:
@@ -92,6 +93,11 @@ class ServerSession(SessionProtocol):
         if self.ended_by is None:
             return "complete"
         return "gave up" if isinstance(self.ended_by, GaveUp) else "left"
+
+    @property
+    def exit_code(self) -> int:
+        """What a program would exit with."""
+        return 0 if self.ended_by is None else 1
 
     def abort(self, code: int, text: str, why: BaseException) -> None:
         if not self.is_over:
@@ -128,9 +134,20 @@ class ServerSession(SessionProtocol):
             self._tasks.discard(task)
             if outcome is not None and not self.is_over:
                 self.failed(outcome)
+            if not self._tasks:
+                waiting, self._waiting = self._waiting, []
+                for one in waiting:
+                    one.callback(None)
 
         task.addBoth(done)
         return task
+
+    async def settled(self) -> None:
+        """Wait until no work is under way: what a session leaves is removed after its end."""
+        if self._tasks:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append(waiting)
+            await waiting
 
     def failed(self, why: Failure) -> None:
         """End the session because of something that went wrong here."""

@@ -130,6 +130,7 @@ async def serve_stdio(
         session = kind(offer, threads, lambda session: None)
         StandardIO(session, reactor=reactor)
         await session.closed
+        await session.settled()
         for line in session.troubles:
             raise DesyncError(line)
         if session.ended_by is not None:

@@ -26,7 +26,7 @@ _log = Logger(namespace="desync.server")
 ECONNABORTED: Final = 103
 ETIMEDOUT: Final = 110
 
-#: Seconds in which what was said last has to arrive when the server stops.
+#: Seconds in which what was said last has to arrive, and the client to leave.
 _LAST_WORDS: Final = 2.0
 
 
@@ -64,6 +64,7 @@ class Link:
         self.address = getattr(transport.transport.getPeer(), "host", "local")  # type: ignore[union-attr]
         self.user: str | None = None
         self.is_turned_away = False
+        self.is_told = False  # that it is to leave
         self.since = now
         self.seen = -1
         self.sessions: dict[ServerSession, str] = {}
@@ -74,6 +75,7 @@ class Link:
 
     def end_sessions(self, code: int, text: str) -> None:
         """End what is under way, and tell the client why."""
+        self.is_told = True
         for session in list(self.sessions):
             session.abort(code, text, DesyncError(text))
 
@@ -154,7 +156,6 @@ class Links:
             why=why.value,
             place=place,
         )
-        _log.debug("{text}", text=why.getTraceback())
 
     def _turn_away(self, link: Link, kind: str, why: str) -> None:
         link.is_turned_away = True
@@ -177,17 +178,19 @@ class Links:
     def look(self) -> None:
         """End what takes too long."""
         now = self._clock.seconds()
-        for link in list(self._links.values()):
+        for link in [each for each in self._links.values() if not each.is_turned_away]:
             if link.user is None:
                 if now - link.since > self.limits.handshake:
                     self._turn_away(link, "login-timeout", "not logged in in time")
                 continue
             activity = link.activity()
-            if activity != link.seen:
+            if activity != link.seen and not link.is_told:
                 link.seen, link.since = activity, now
-            elif now - link.since > self.limits.idle:
-                link.end_sessions(ETIMEDOUT, "idle for too long")
+            elif now - link.since > self.limits.idle + _LAST_WORDS:
                 self._turn_away(link, "idle", "idle for too long")
+            elif now - link.since > self.limits.idle:
+                # Most clients leave by themselves when they are told.
+                link.end_sessions(ETIMEDOUT, "idle for too long")
 
     # The end
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.conch.checkers import IAuthorizedKeysDB
 from twisted.conch.interfaces import IConchUser
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger, globalLogPublisher
 from zope.interface import implementer
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from twisted.conch.ssh.keys import Key
-    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort
 
     from .casync_offer import Asked
@@ -56,13 +55,14 @@ _log = Logger(namespace="desync.server")
 class _Refusing(Protocol):
     """Says no, in the words of the protocol and in those of people."""
 
+    exit_code = 1
+
     def __init__(self, code: int, text: str) -> None:
         self._code = code
         self._text = text
 
     def connectionMade(self) -> None:  # noqa: N802
         channel: Any = self.transport
-        channel.exit_code = 1
         channel.write(Abort.saying(self._code, self._text).encode())
         channel.loseConnection()
 
@@ -112,6 +112,7 @@ class PullService:
         )
         self._forget_hangup: Callable[[], None] = lambda: None
         self._old: set[Exports] = set()  # in use by sessions that began before a reload
+        self._ending: set[ServerSession] = set()  # over, and not settled
         self.exports = load()
         self._access_log = None
         if settings.log:
@@ -155,15 +156,23 @@ class PullService:
 
         def ended(session: ServerSession) -> None:
             del link.sessions[session]
+            self._ending.add(session)
+            Deferred.fromCoroutine(session.settled()).addCallback(
+                lambda _: self._settled(session, exports)
+            )
             self._counters.ended(asked.verb, session.outcome, session)
             self._report(session, user, link.address, asked, self._reactor.seconds() - began)
-            exports.sessions -= 1
-            self._close_old()
 
         session = kind(offer, self._threads, ended)
         link.sessions[session] = asked.verb
         exports.sessions += 1
         return session
+
+    def _settled(self, session: ServerSession, exports: Exports) -> None:
+        """Take note that a session needs its stores no longer."""
+        self._ending.discard(session)
+        exports.sessions -= 1
+        self._close_old()
 
     def _refuse(
         self, user: str, address: str, command: str, kind: str, why: str, code: int = ENOENT
@@ -283,6 +292,8 @@ class PullService:
             [maybeDeferred(port.stopListening) for port in ports], consumeErrors=True
         )
         await self.links.stop()
+        for session in list(self._ending):
+            await session.settled()
         for exports in (self.exports, *self._old):
             await exports.close()
         await self._threads.stop()

@@ -70,7 +70,11 @@ _quiet = Logger(namespace="desync.server", observer=_serious)
 
 
 class CommandChannel(SSHChannel):
-    """A channel that runs one command: a session of the casync protocol. It is its transport."""
+    """
+    A channel that runs one command: a session of the casync protocol. It is its transport.
+
+    What runs may have an ``exit_code``, which the client is told.
+    """
 
     _log = _quiet
     name = b"session"
@@ -85,7 +89,6 @@ class CommandChannel(SSHChannel):
         self._producer_waits = False
         self._protocol: Protocol | None = None
         self.is_paused = False
-        self.exit_code = 0
 
     def channelOpen(self, specificData: bytes) -> None:  # noqa: N802, N803
         """Nothing happens before a command comes."""
@@ -228,7 +231,8 @@ class CommandChannel(SSHChannel):
         if not self.localClosed:
             protocol, self._protocol = self._protocol, None
             self.conn.sendEOF(self)
-            self.conn.sendRequest(self, b"exit-status", struct.pack(">L", self.exit_code))
+            code = getattr(protocol, "exit_code", 0)
+            self.conn.sendRequest(self, b"exit-status", struct.pack(">L", code))
             self.conn.sendClose(self)
             if protocol is not None:
                 protocol.connectionLost(connectionDone)
