@@ -10,8 +10,10 @@ takes isn't spent.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import FrameType
@@ -39,6 +41,28 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
         return value
     operation.close()
     raise RuntimeError(f"{operation!r} waited for a Deferred, but no reactor runs")
+
+
+def import_reactor() -> None:
+    """
+    Import the reactor, but nothing of what TLS takes: that is as much as all the rest, and a
+    command would wait for it that doesn't need it.
+
+    A connection can be secured all the same (:mod:`desync.stores.web_trust`). Servers, which listen
+    with TLS, need a reactor that was imported the usual way.
+    """
+    if "OpenSSL" in sys.modules or "twisted.internet.tcp" in sys.modules:
+        return
+    # Modules stay; that there is nothing to be collected among them would be found out many times.
+    gc.disable()
+    sys.modules["OpenSSL"] = None  # type: ignore[assignment]  # makes importing it fail
+    try:
+        import twisted.internet.endpoints
+        import twisted.internet.reactor  # noqa: F401
+    finally:
+        del sys.modules["OpenSSL"]
+        gc.freeze()
+        gc.enable()
 
 
 def run_with_reactor(

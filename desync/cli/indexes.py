@@ -98,7 +98,7 @@ def _with_store(
     *,
     writing: bool = False,
 ) -> _T:
-    from desync.running import run_with_reactor
+    from desync.running import import_reactor, run_with_reactor
     from desync.stores.opening import open_index_store
 
     options = invocation.index_options(location)
@@ -112,4 +112,5 @@ def _with_store(
         finally:
             await store.close()
 
+    import_reactor()
     return run_with_reactor(operation)

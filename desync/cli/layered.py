@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from desync.errors import DesyncError
-from desync.running import run_with_reactor
+from desync.running import import_reactor, run_with_reactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -206,4 +206,5 @@ def run_layered(
         finally:
             await session.close()
 
+    import_reactor()
     return run_with_reactor(operation)

@@ -14,7 +14,6 @@ from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
-    wrapClientTLS,
 )
 
 from desync import __version__
@@ -127,11 +126,12 @@ class HTTPServer:
         return head + (self._private if origin.host == self._origin.host else "")
 
     def _secured(self, endpoint: Any, host: str, port: int) -> Any:
-        from .web_trust import policy_for
+        # What TLS takes is imported only here: see desync.running.import_reactor.
+        from .web_trust import SecuredEndpoint, policy_for
 
         if self._policy is None:
             self._policy = policy_for(self._options)
-        return wrapClientTLS(self._policy.creatorForNetloc(host.encode("ascii"), port), endpoint)
+        return SecuredEndpoint(self._policy.creatorForNetloc(host.encode("ascii"), port), endpoint)
 
     def target(self, name: str) -> str:
         """Give the path of something in the store, by a name that may have several parts."""

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet.error import ConnectError, DNSLookupError
 
 
@@ -29,14 +28,18 @@ def describe(error: BaseException) -> str:
         return "there is no such host"
     if isinstance(error, ConnectError) and isinstance(error.osError, int):
         return os.strerror(error.osError)
-    if isinstance(error, VerificationError):
-        return "TLS failed: the server's certificate is for another name"
-    if isinstance(error, SSL.Error):
-        return f"TLS failed: {_tls_reason(error)}"
+    if "OpenSSL" in sys.modules:
+        from OpenSSL import SSL
+        from service_identity import VerificationError
+
+        if isinstance(error, VerificationError):
+            return "TLS failed: the server's certificate is for another name"
+        if isinstance(error, SSL.Error):
+            return f"TLS failed: {_tls_reason(error)}"
     words = " ".join(str(error).split())
     return words or type(error).__name__
 
 
-def _tls_reason(error: SSL.Error) -> str:
+def _tls_reason(error: Exception) -> str:
     queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return ", ".join(entry[-1] for entry in queue if entry) or "the connection was closed"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL, crypto
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
@@ -17,12 +17,16 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from desync.errors import ConfigError
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProtocolFactory
+
     from desync.options import StoreOptions
 
 _END = b"-----END CERTIFICATE-----"
@@ -51,6 +55,30 @@ def policy_for(options: StoreOptions) -> IPolicyForHTTPS:
         pem = certificate + b"\n" + _read(path)
         own = _parse(PrivateCertificate.loadPEM, pem, path)
     return _Policy(trust, own, insecure=options.trust_insecure)
+
+
+@implementer(IStreamClientEndpoint)
+class SecuredEndpoint:
+    """
+    Connects with TLS: Twisted's ``wrapClientTLS``, also where its endpoints were imported without
+    OpenSSL (:func:`desync.running.import_reactor`).
+
+    :param creator: makes the TLS side of a connection.
+    :param endpoint: connects.
+    """
+
+    def __init__(
+        self, creator: IOpenSSLClientConnectionCreator, endpoint: IStreamClientEndpoint
+    ) -> None:
+        self._creator = creator
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        """Connect. The Deferred fires with the factory's protocol; the handshake goes on then."""
+        connecting: Deferred[Any] = self._endpoint.connect(
+            TLSMemoryBIOFactory(self._creator, True, protocolFactory)
+        )
+        return connecting.addCallback(lambda secured: secured.wrappedProtocol)
 
 
 @implementer(IPolicyForHTTPS)
