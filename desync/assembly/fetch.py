@@ -186,7 +186,7 @@ class _Writer:
         index = self._plan.index
         for chunk in batch:
             position = self._places.of(chunk.chunk_id)
-            plain = chunk.plain
+            plain = chunk.view
             size = index.length(position)
             if len(plain) != size:
                 raise ChunkInvalid(

@@ -32,7 +32,7 @@ class Chunk:
     def __init__(
         self,
         chunk_id: bytes,
-        plain: bytes | None = None,
+        plain: bytes | memoryview | None = None,
         stored: bytes | None = None,
         form: StoredForm | None = None,
         *,
@@ -60,6 +60,17 @@ class Chunk:
         The chunk's bytes.
 
         :raises ChunkInvalid: if the stored form can't be decoded.
+        """
+        plain = self.view
+        if not isinstance(plain, bytes):
+            plain = self._plain = bytes(plain)
+        return plain
+
+    @property
+    def view(self) -> bytes | memoryview:
+        """
+        The chunk's bytes where they are: perhaps in memory that it shares with others, for whoever
+        only passes them on, and soon. See :attr:`plain`.
         """
         if self._plain is None:
             assert self._held is not None

@@ -11,10 +11,11 @@ with casync's ``--compression=xz`` or ``gzip`` can be read too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import struct
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -115,6 +116,7 @@ class Compressed(StoredForm):
         self._small: Callable[[Buffer], bytes] | None = None
         self._large: Callable[[Buffer], bytes] | None = None
         self._decompress: Callable[..., bytes] | None = None
+        self._decompress_many: Callable[..., Any] | None = None
 
     # zstandard takes 15 ms to import, which work on indexes alone needn't wait for.
 
@@ -174,6 +176,36 @@ class Compressed(StoredForm):
                 return plain
         except zstandard.ZstdError as error:
             raise Malformed(_first_line(error)) from None
+
+    def decode_many(self, frames: Sequence[bytes], limit: int) -> list[memoryview] | None:
+        """
+        Decode many frames by one call, during which other threads run undisturbed.
+
+        :param limit: the most bytes that may come of all together.
+        :returns: what comes of each, in memory that they share; None if one of them isn't as
+            writers make them (zstd, its size declared, nothing behind it), or is bad, or they are
+            too large: :meth:`decode` says about each what is wrong.
+        """
+        import zstandard
+
+        if self._decompress_many is None:
+            decompressor = zstandard.ZstdDecompressor()
+            # Without its C backend, as with PyPy, it has none.
+            self._decompress_many = getattr(decompressor, "multi_decompress_to_buffer", None)
+        if self._decompress_many is None:
+            return None
+        try:
+            sizes = [zstandard.frame_content_size(frame) for frame in frames]
+            if min(sizes) <= 0 or sum(sizes) > limit:
+                return None
+            packed = struct.pack(f"={len(sizes)}Q", *sizes)
+            found = self._decompress_many(frames, decompressed_sizes=packed, threads=1)
+        except (zstandard.ZstdError, ValueError, TypeError):
+            return None
+        # It doesn't look at what follows a frame.
+        if any(_frame_length(frame) != len(frame) for frame in frames):
+            return None
+        return [memoryview(found[at]) for at in range(len(frames))]
 
     def stored_limit(self, limit: int) -> int:
         # zstd's worst case is 1/256 more than the input plus a little; xz and gzip stay below that.

@@ -5,18 +5,21 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from desync.errors import ChunkInvalid
 from desync.formats.chunk import Chunk
 from desync.formats.ids import ID_SIZE
-from desync.formats.stored import MAX_CHUNK_SIZE, Malformed, form_named
+from desync.formats.stored import MAX_CHUNK_SIZE, Compressed, Malformed, form_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from desync.chunking.digests import Digest
     from desync.formats.stored import StoredForm
+
+#: The most bytes that come of chunks that are decoded at once: 64 of the usual largest size.
+_TOGETHER: Final = 16 << 20
 
 
 class Received(NamedTuple):
@@ -67,18 +70,23 @@ class Codec:
         """
         chunks: list[Chunk] = []
         failed: list[tuple[bytes, ChunkInvalid]] = []
-        decoded: list[tuple[Received, bytes]] = []
-        for one in received:
-            if self._skip_verify:
+        if self._skip_verify:
+            for one in received:
                 form = form_named(one.extension)
                 chunks.append(Chunk(one.chunk_id, stored=one.stored, form=form))
-                continue
-            try:
-                plain = self._form(one.extension).decode(one.stored, MAX_CHUNK_SIZE)
-            except Malformed as error:
-                failed.append((one.chunk_id, self._invalid(one.chunk_id, str(error))))
-            else:
-                decoded.append((one, plain))
+            return chunks, failed
+        decoded: list[tuple[Received, bytes | memoryview]] = []
+        together = self._decode_together(received)
+        if together is not None:
+            decoded += zip(received, together, strict=True)
+        else:
+            for one in received:
+                try:
+                    found = self._form(one.extension).decode(one.stored, MAX_CHUNK_SIZE)
+                except Malformed as error:
+                    failed.append((one.chunk_id, self._invalid(one.chunk_id, str(error))))
+                else:
+                    decoded.append((one, found))
         digests = self._digest.ids_of_buffers([plain for _, plain in decoded])
         for position, (one, plain) in enumerate(decoded):
             found = digests[position * ID_SIZE : (position + 1) * ID_SIZE]
@@ -89,6 +97,17 @@ class Codec:
                 why = f"its {self._digest.name} is {found.hex()}"
                 failed.append((one.chunk_id, self._invalid(one.chunk_id, why)))
         return chunks, failed
+
+    def _decode_together(self, received: Sequence[Received]) -> list[memoryview] | None:
+        """Decode chunks at once, if that is worth it and they are all as they should be."""
+        if len(received) < 2:
+            return None
+        form = self._form(received[0].extension)
+        if not isinstance(form, Compressed) or any(
+            one.extension != form.extension for one in received
+        ):
+            return None
+        return form.decode_many([one.stored for one in received], _TOGETHER)
 
     def check_one(self, received: Received) -> Chunk:
         """
