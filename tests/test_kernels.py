@@ -10,6 +10,7 @@ test_kernel_choice.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -405,6 +406,36 @@ class ContractTests(SynchronousTestCase):
             for thread in threads:
                 thread.join()
             self.assertEqual(results, [(True, True)] * 20)
+
+    def test_write_buffers(self) -> None:
+        """Each buffer is written to its place, and errors are the system's."""
+        path = self.mktemp()
+        contents: list[kernels.ReadableBuffer] = [
+            b"one",
+            memoryview(b"_two_")[1:4],
+            bytearray(100_000),
+            b"",
+        ]
+        offsets = array("Q", [7, 0, 20, 3])
+        expected = b"two\0\0\0\0one" + bytes(10 + 100_000)
+        for name, kernel in self.every:
+            with open(path, "wb+") as file:
+                kernel.write_buffers(file.fileno(), contents, offsets)
+                self.assertEqual(file.read(), expected, name)
+                kernel.write_buffers(file.fileno(), [], array("Q"))
+                for wrong in (array("Q", [1]), array("Q", range(5))):
+                    self.assertRaises(
+                        ValueError, kernel.write_buffers, file.fileno(), contents, wrong
+                    )
+                self.assertRaises(
+                    TypeError, kernel.write_buffers, file.fileno(), ["text"], array("Q", [1])
+                )
+            with open(path, "rb") as file:
+                error = self.assertRaises(
+                    OSError, kernel.write_buffers, file.fileno(), [b"x"], array("Q", [0])
+                )
+                self.assertEqual(error.errno, errno.EBADF, name)
+                self.assertEqual(file.read(), expected, name)
 
     def test_read_files(self) -> None:
         """Files within the limit are read whole; nothing is said of all others."""

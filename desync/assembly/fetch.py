@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from zope.interface import implementer
 
 from desync.assembly.ahead import stream_ahead
 from desync.assembly.pending import Pending
-from desync.assembly.writing import copy_within, write_all
+from desync.assembly.writing import copy_within
+from desync.chunking import kernels
 from desync.errors import ChunkInvalid, ChunkMissing
 from desync.interfaces import IBatch, IChunkSink
 
@@ -182,8 +184,9 @@ class _Writer:
         return self.pending.watch(writing.addCallback(self._count, len(batch)))
 
     def _write(self, batch: Sequence[Chunk]) -> int:
-        total = 0
         index = self._plan.index
+        offsets = array("Q")
+        buffers: list[bytes | memoryview] = []
         for chunk in batch:
             position = self._places.of(chunk.chunk_id)
             plain = chunk.view
@@ -192,9 +195,10 @@ class _Writer:
                 raise ChunkInvalid(
                     chunk.chunk_id, f"unexpected size: {len(plain)} instead of {size} bytes"
                 )
-            write_all(self._descriptor, [plain], index.start(position))
-            total += size
-        return total
+            offsets.append(index.start(position))
+            buffers.append(plain)
+        kernels.write_buffers(self._descriptor, buffers, offsets)
+        return sum(map(len, buffers))
 
     def _count(self, size: int, chunks: int) -> None:
         self.written += chunks

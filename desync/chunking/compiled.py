@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from . import _native, portable
 
 if TYPE_CHECKING:
+    from array import array
+
     from .buzhash import CutRule
     from .kernels import ReadableBuffer, WritableBuffer
 
@@ -110,6 +112,11 @@ class CompiledKernels:
 
     def read_files(self, paths: Sequence[bytes], limit: int) -> list[bytes | None]:
         return _native.read_files(paths, limit)
+
+    def write_buffers(
+        self, descriptor: int, buffers: Sequence[ReadableBuffer], offsets: array[int]
+    ) -> None:
+        _native.write_buffers(descriptor, buffers, offsets)
 
     def keep_memory(self) -> None:
         _native.keep_memory()

@@ -66,6 +66,9 @@ if TYPE_CHECKING:
             self, table: ReadableBuffer, offset: int, stride: int, count: int, order: ReadableBuffer
         ) -> bytes: ...
         def read_files(self, paths: Sequence[bytes], limit: int) -> list[bytes | None]: ...
+        def write_buffers(
+            self, descriptor: int, buffers: Sequence[ReadableBuffer], offsets: array[int]
+        ) -> None: ...
         def keep_memory(self) -> None: ...
 
 
@@ -221,6 +224,18 @@ def read_files(paths: Sequence[bytes], limit: int) -> list[bytes | None]:
         regular file.
     """
     return _kernels().read_files(paths, limit)
+
+
+def write_buffers(descriptor: int, buffers: Sequence[ReadableBuffer], offsets: array[int]) -> None:
+    """
+    Write each buffer whole to its place in a file, and let other threads run meanwhile only once
+    and not at each step.
+
+    :param offsets: where each belongs, in bytes: an ``array("Q")``.
+    :raises OSError: if the system refuses; some may have been written by then.
+    :raises ValueError: there are more or fewer offsets than buffers.
+    """
+    _kernels().write_buffers(descriptor, buffers, offsets)
 
 
 def keep_memory() -> None:

@@ -288,6 +288,17 @@ def _read_file(path: bytes, limit: int) -> bytes | None:
         os.close(descriptor)
 
 
+def write_buffers(descriptor: int, buffers: Sequence[ReadableBuffer], offsets: array[int]) -> None:
+    if len(offsets) != len(buffers):
+        raise ValueError("there has to be an offset for each buffer")
+    for buffer, offset in zip(buffers, offsets, strict=True):
+        view = _bytes_of(buffer)
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            offset += written
+            view = view[written:]
+
+
 def keep_memory() -> None:
     """Python has no way to tell malloc anything."""
 

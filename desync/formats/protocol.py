@@ -51,6 +51,7 @@ EPROTONOSUPPORT: Final = 93
 
 _HEADER = struct.Struct("<2Q")
 _WORD = struct.Struct("<Q")
+_FLAG = (_WORD.pack(0), _WORD.pack(1))
 _ERRNO_LIMIT = (1 << 31) - 1
 _ALL_ONES = (1 << 64) - 1
 
@@ -206,8 +207,7 @@ class ChunkData(_Framed):
 
     def encode_head(self) -> bytes:
         """Give the frame without the data at its end, for whoever writes that apart."""
-        size = CHUNK_OVERHEAD - HEADER_SIZE + len(self.data)
-        return _start(ChunkData, size) + _WORD.pack(self.compressed) + self.chunk_id
+        return chunk_head(self.chunk_id, len(self.data), self.compressed)
 
     def pieces(self) -> tuple[bytes, ...]:
         return (self.encode_head(), self.data)  # which isn't copied
@@ -350,6 +350,16 @@ def _start(kind: type[_Framed], body_size: int) -> bytes:
     if size > MAX_FRAME:
         raise LocalProtocolError(f"a {_KINDS[kind].name} of {size} bytes is too long to be sent")
     return _HEADER.pack(size, _KINDS[kind].number)
+
+
+def chunk_head(chunk_id: bytes, size: int, compressed: bool) -> bytes:
+    """
+    Give what precedes the data in the frame of a :class:`ChunkData`, without making one.
+
+    :param size: of the data, in bytes.
+    :raises LocalProtocolError: if the frame would be too long.
+    """
+    return _start(ChunkData, CHUNK_OVERHEAD - HEADER_SIZE + size) + _FLAG[compressed] + chunk_id
 
 
 def name_of(message: Message | type[Message]) -> str:

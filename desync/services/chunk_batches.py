@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from desync.errors import DesyncError
 from desync.formats.ids import ID_SIZE, ChunkIds
-from desync.formats.protocol import MAX_CHUNK_DATA, ChunkData, Goodbye, Missing
+from desync.formats.protocol import MAX_CHUNK_DATA, Goodbye, Missing, chunk_head
 from desync.interfaces import IBatch, IChunkSink
 
 from .exchange import Refused
@@ -40,8 +40,11 @@ BATCH_PATHS: Final = frozenset({b"/chunks", b"/missing"})
 #: Ids in one request.
 MOST_IDS: Final = 4096
 
-#: Bytes that are read at once before they are written; the reactor does other things in between.
+#: Files are read so many at a time at first, then as many as have about so many bytes, judging by
+#: the last ones, but no more than so many.
+_FIRST: Final = 2
 _STEP: Final = 1 << 19
+_MOST: Final = 64
 
 
 class ChunkBatches:
@@ -98,33 +101,41 @@ class ChunkBatches:
         exchange.finish()
 
     async def _near_chunks(self, exchange: Exchange, ids: ChunkIds) -> list[bytes]:
-        """Answer what can be read at once, and give the ids of the rest."""
+        """
+        Answer what is in files that can be handed out as they are, and give the ids of the rest.
+
+        A thread reads some of them by one call. The next ones are read when the client has taken
+        those, so that it doesn't hold up memory by being slow.
+        """
         site = self._site
         near = site.find_near()
         if near is None:
             return list(ids)
         compressed = bool(site.form.extension)
         rest: list[bytes] = []
-        pieces: list[bytes] = []
-        size = hits = 0
-        for chunk_id in ids:
-            data = near.read(chunk_id)
-            if data is None:
-                rest.append(chunk_id)
+        begin, count = 0, _FIRST
+        while begin < len(ids):
+            some = list(ids[begin : begin + count])
+            begin += len(some)
+            pieces: list[bytes] = []
+            size = 0
+            for chunk_id, data in zip(
+                some, await site.threads.run(near.read_many, some), strict=True
+            ):
+                if data is None:
+                    rest.append(chunk_id)
+                    continue
+                pieces += (chunk_head(chunk_id, len(data), compressed), data)
+                size += len(data)
+            if not size:
                 continue
-            hits += 1
-            pieces += (ChunkData(chunk_id, data, compressed).encode_head(), data)
-            size += len(data)
-            if size >= _STEP:
-                pressure = exchange.write(pieces)
-                pieces, size = [], 0
-                if pressure is not None:
-                    await pressure
-        if near.is_cache:
-            site.counters.cache_hits += hits
-        pressure = exchange.write(pieces)
-        if pressure is not None:
-            await pressure
+            hits = len(pieces) // 2
+            if near.is_cache:
+                site.counters.cache_hits += hits
+            count = max(1, min(_STEP * hits // size, _MOST))
+            pressure = exchange.write(pieces)
+            if pressure is not None:
+                await pressure
         return rest
 
 
@@ -152,7 +163,7 @@ class _Answering:
                 continue
             # What fits in no frame, or isn't there at all, can't be had this way.
             if 0 < len(data) <= MAX_CHUNK_DATA:
-                pieces += (ChunkData(chunk.chunk_id, data, compressed).encode_head(), data)
+                pieces += (chunk_head(chunk.chunk_id, len(data), compressed), data)
         pressure = self._exchange.write(pieces)
         if pressure is not None:
             await pressure

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from desync.chunking import kernels
 from desync.interfaces import ILocalFiles
 from desync.stores.cache import Cache
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from desync.interfaces import IChunkSource
     from desync.stores.local_files import LocalFiles
 
@@ -47,15 +51,18 @@ class NearFiles:
         self.is_cache = is_cache
         self._buffer = memoryview(bytearray(_LARGEST))
 
+    def _path_of(self, chunk_id: bytes) -> str:
+        text = chunk_id.hex()
+        return f"{self._base}{text[:4]}/{text}{self._extension}"
+
     def read(self, chunk_id: bytes) -> bytes | None:
         """
         Read a chunk's file if that takes no waiting.
 
         :returns: its bytes; None if the stores have to be asked, whatever the reason.
         """
-        text = chunk_id.hex()
         try:
-            descriptor = os.open(f"{self._base}{text[:4]}/{text}{self._extension}", _FLAGS)
+            descriptor = os.open(self._path_of(chunk_id), _FLAGS)
         except OSError:
             return None
         try:
@@ -74,6 +81,22 @@ class NearFiles:
             return None
         finally:
             os.close(descriptor)
+
+    def read_many(self, chunk_ids: Sequence[bytes]) -> list[bytes | None]:
+        """
+        Read the files of some chunks, whatever waiting that takes. For threads.
+
+        :returns: the bytes of each; None if the stores have to be asked.
+        """
+        paths = [os.fsencode(self._path_of(chunk_id)) for chunk_id in chunk_ids]
+        found = kernels.read_files(paths, _LARGEST)
+        if self.is_cache:
+            for path, data in zip(paths, found, strict=True):
+                if data is not None:
+                    with suppress(OSError):
+                        if time.time() - os.stat(path).st_mtime > _RENEW_AFTER:
+                            os.utime(path)
+        return found
 
 
 def near_files(store: IChunkSource, extension: str) -> NearFiles | None:

@@ -6,8 +6,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -558,6 +560,71 @@ done:
     return contents;
 }
 
+/* Returns 0, or the error number. */
+static int write_whole(int descriptor, const Py_buffer *buffer, uint64_t offset)
+{
+    const char *from = buffer->buf;
+    size_t left = (size_t)buffer->len;
+    while (left) {
+        ssize_t done = pwrite(descriptor, from, left, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return done ? errno : EIO;
+        from += done;
+        offset += (uint64_t)done;
+        left -= (size_t)done;
+    }
+    return 0;
+}
+
+static PyObject *py_write_buffers(PyObject *module, PyObject *args)
+{
+    int descriptor, error = 0;
+    PyObject *sequence, *result = NULL;
+    Py_buffer offsets;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iOy*:write_buffers", &descriptor, &sequence, &offsets))
+        return NULL;
+    /* A tuple of our own, which nobody can change while other threads run. */
+    PyObject *buffers = PySequence_Tuple(sequence);
+    if (!buffers) {
+        PyBuffer_Release(&offsets);
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_Size(buffers), taken = 0;
+    Py_buffer *views = PyMem_Malloc(((size_t)count + 1) * sizeof *views);
+    if (!views)
+        PyErr_NoMemory();
+    else if (offsets.len / (Py_ssize_t)sizeof(uint64_t) != count || offsets.len % (Py_ssize_t)sizeof(uint64_t))
+        PyErr_SetString(PyExc_ValueError, "there has to be an offset for each buffer");
+    else
+        while (taken < count && !PyObject_GetBuffer(PyTuple_GetItem(buffers, taken), &views[taken], PyBUF_SIMPLE))
+            taken++;
+    if (views && taken == count && !PyErr_Occurred()) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count && !error; i++) {
+            uint64_t offset;
+            memcpy(&offset, (const char *)offsets.buf + i * (Py_ssize_t)sizeof offset, sizeof offset);
+            error = write_whole(descriptor, &views[i], offset);
+        }
+        Py_END_ALLOW_THREADS
+        if (error) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+        } else {
+            Py_INCREF(Py_None);
+            result = Py_None;
+        }
+    }
+    while (taken)
+        PyBuffer_Release(&views[--taken]);
+    PyMem_Free(views);
+    Py_DECREF(buffers);
+    PyBuffer_Release(&offsets);
+    return result;
+}
+
 static PyObject *py_keep_memory(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
@@ -585,6 +652,7 @@ static PyMethodDef methods[] = {
     {"unique_ids", py_unique_ids, METH_VARARGS, NULL},
     {"first_positions", py_first_positions, METH_VARARGS, NULL},
     {"read_files", py_read_files, METH_VARARGS, NULL},
+    {"write_buffers", py_write_buffers, METH_VARARGS, NULL},
     {"keep_memory", py_keep_memory, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
