@@ -116,7 +116,9 @@ class CompiledKernels:
     def write_buffers(
         self, descriptor: int, buffers: Sequence[ReadableBuffer], offsets: array[int]
     ) -> None:
-        _native.write_buffers(descriptor, buffers, offsets)
+        # A checkout's extension may be older than the checkout.
+        write = getattr(_native, "write_buffers", portable.write_buffers)
+        write(descriptor, buffers, offsets)
 
     def keep_memory(self) -> None:
         _native.keep_memory()
