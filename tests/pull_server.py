@@ -7,16 +7,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from .command_line import process_environ
-from .server_process import PATIENCE, wait_until
+from .server_process import PATIENCE, twistd, wait_until
 from .ssh_server import client_program, make_key
-
-_RUN = "import os; os.dup2(2, 1); from twisted.scripts.twistd import run; run()"
 
 
 class PullServer:
@@ -39,7 +36,7 @@ class PullServer:
         self.configure(exports, users)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", _RUN, "--nodaemon", "--pidfile=", "desync-pull"),
+                *(*twistd(), "desync-pull"),
                 *("--listen", "127.0.0.1:0", "--users", str(self.users_file)),
                 *("--host-key", str(folder / "host"), *arguments),
             ],

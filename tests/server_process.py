@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,14 @@ from tests.command_line import command, process_environ
 
 PATIENCE = 60.0
 """Seconds in which whatever is waited for has to happen; nothing takes nearly as long."""
+
+
+_TWISTD = "import os; os.dup2(2, 1); from twisted.scripts.twistd import run; run()"
+
+
+def twistd() -> list[str]:
+    """Give what runs ``twistd`` in the foreground, with all that it says on stderr."""
+    return [sys.executable, "-c", _TWISTD, "--nodaemon", "--pidfile="]
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

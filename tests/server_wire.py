@@ -12,7 +12,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from desync.services.connection import Connection, Limits, Server, Site
+from desync.services.connection import Connection
+from desync.services.server import Limits, Server, Site
 
 
 class Answer(NamedTuple):
@@ -24,14 +25,29 @@ class Answer(NamedTuple):
 
 
 class Transport(StringTransport):
-    """A transport in memory that can be closed in all ways."""
+    """
+    A transport in memory that can be closed in all ways.
+
+    :ivar stuck: whether the client takes nothing, of which the connection is told.
+    """
 
     protocol: Connection
+    stuck = False
 
     def __init__(self) -> None:
         StringTransport.__init__(self, peerAddress=IPv4Address("TCP", "192.0.2.1", 54321))
         self.half_closed = False
         self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        StringTransport.write(self, data)
+        if self.stuck:
+            self.protocol.pauseProducing()
+
+    def drain(self) -> None:
+        """Let the client take everything from now on."""
+        self.stuck = False
+        self.protocol.resumeProducing()
 
     def loseWriteConnection(self) -> None:  # noqa: N802
         self.half_closed = True

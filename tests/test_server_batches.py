@@ -131,13 +131,54 @@ class GetManyTests(BatchCase):
         for chunk in chunks:
             self.files.put(chunk.chunk_id, chunk.plain)
         wire = self.serve(store)
-        wire.connection.pauseProducing()
+        wire.transport.stuck = True
         wire.send(request("POST", "/chunks", ids_of(*chunks).to_bytes(), Content_Type=IDS))
         self.assertLess(len(wire.transport.value()), 1_000_000)
         self.assertEqual(len(wire.server.active), 1)
-        wire.connection.resumeProducing()
+        wire.transport.drain()
         [answer] = wire.answers()
         self.assertEqual(len(self.messages(answer)), 11)
+
+    def test_little_by_little(self) -> None:
+        """One that takes little at a time is sent all of it, though nothing is held for it."""
+        store = self.local_store(skip_verify=True)
+        chunks = [sample_chunk(number, 300_000) for number in range(10)]
+        for chunk in chunks:
+            self.files.put(chunk.chunk_id, chunk.plain)
+        wire = self.serve(store)
+        wire.transport.stuck = True
+        wire.send(request("POST", "/chunks", ids_of(*chunks).to_bytes(), Content_Type=IDS))
+        sent = 0
+        while wire.server.active:
+            now = len(wire.transport.value())
+            self.assertTrue(0 < now - sent < 100_000, now - sent)
+            sent = now
+            wire.connection.resumeProducing()
+        self.assertEqual(wire.server.room.held, 0)
+        [answer] = wire.answers()
+        found = {each.chunk_id: each.data for each in self.messages(answer)[:-1]}  # type: ignore[union-attr]
+        self.assertEqual(found, {chunk.chunk_id: chunk.plain for chunk in chunks})
+
+    def test_file_changes(self) -> None:
+        """If a file is another one by the time that the rest of it is sent, that breaks off."""
+        store = self.local_store(skip_verify=True)
+        chunk = sample_chunk(1, 300_000)
+        self.files.put(chunk.chunk_id, chunk.plain)
+        for change in (self.replace, os.unlink):
+            wire = self.serve(store)
+            wire.transport.stuck = True
+            wire.send(request("POST", "/chunks", ids_of(chunk).to_bytes(), Content_Type=IDS))
+            wire.connection.resumeProducing()
+            change(self.files.path_of(chunk.chunk_id))
+            wire.transport.drain()
+            self.assertTrue(wire.transport.aborted)
+            self.assertEqual(len(wire.server.active), 0)
+
+    def replace(self, path: str) -> None:
+        """Put another file in the place of one."""
+        with open(path + ".new", "wb") as file:
+            file.write(bytes(400_000))
+        os.replace(path + ".new", path)
 
     def test_client_leaves(self) -> None:
         """The transfer ends when the client leaves."""

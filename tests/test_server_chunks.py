@@ -239,12 +239,13 @@ class NearTests(Case):
         """Only files that needn't be verified or converted are read so; of a cache, its own."""
         if near_files_module._NO_WAIT is None:
             self.skipTest("no such reads on this system")
-        self.assertIsNone(near_files(self.local_store(), ".cacnk"))
-        self.assertIsNone(near_files(self.local_store(skip_verify=True), ""))
-        self.assertIsNone(near_files(MemoryStore(), ".cacnk"))
-        self.assertIsNotNone(near_files(self.local_store(skip_verify=True), ".cacnk"))
+        threads: Any = InlineThreads()
+        self.assertIsNone(near_files(self.local_store(), ".cacnk", threads))
+        self.assertIsNone(near_files(self.local_store(skip_verify=True), "", threads))
+        self.assertIsNone(near_files(MemoryStore(), ".cacnk", threads))
+        self.assertIsNotNone(near_files(self.local_store(skip_verify=True), ".cacnk", threads))
         cache = self.local_store(skip_verify=True)
-        found = near_files(Cache(MemoryStore(), cache), ".cacnk")
+        found = near_files(Cache(MemoryStore(), cache), ".cacnk", threads)
         assert found is not None
         self.assertTrue(found.is_cache)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from desync.services.connection import Limits
 from desync.services.exchange import PIECE, TEXT, Exchange, Refused
+from desync.services.server import Limits
 from tests.server_wire import Wire, parse_answer, request
 
 
@@ -151,23 +151,23 @@ class ConnectionTests(Case):
         self.assertEqual(answer.body, b"".join(b"%d," % n + bytes(20) for n in range(5)))
         self.wire.send(b"GET /stream HTTP/1.1\r\n\r\n")
         self.wire.answers()
-        self.wire.connection.pauseProducing()
+        self.wire.transport.stuck = True
         self.wire.send(request("GET", "/stream"))
         begun = self.wire.transport.value()
         self.assertIn(b"0,", begun)
         self.assertNotIn(b"1,", begun)
-        self.wire.connection.resumeProducing()
+        self.wire.transport.drain()
         [answer] = self.wire.answers()
         self.assertIn(b"4,", answer.body)
 
     def test_large_answer(self) -> None:
         """A large body is written in pieces, as the client takes them; the first with the head."""
-        self.wire.connection.pauseProducing()
+        self.wire.transport.stuck = True
         self.wire.send(request("GET", f"/size/{3 * PIECE + 5}"))
         begun = self.wire.transport.value()
         self.assertEqual(len(begun.partition(b"\r\n\r\n")[2]), PIECE)
         self.assertEqual(self.wire.server.active, {self.wire.connection.requests[0]})
-        self.wire.connection.resumeProducing()
+        self.wire.transport.drain()
         [answer] = self.wire.answers()
         self.assertEqual(answer.body, bytes(3 * PIECE + 5))
         self.assert_unharmed()
@@ -224,7 +224,7 @@ class ConnectionTests(Case):
         self.assertEqual(self.wire.server.counters.requests, {(b"GET", 0): 1})
         self.assert_unharmed()
         self.wire.send(request("PUT", "/", Content_Length="50") + b"half")
-        self.assertEqual(self.wire.server.held, 50)
+        self.assertEqual(self.wire.server.held, 4)
         self.wire.transport.loseConnection()
         self.assert_unharmed()
 
@@ -305,11 +305,11 @@ class RefusalTests(Case):
         """So is what exceeds the bytes of bodies at once; one body alone may."""
         wire = Wire(self.site, Limits(bodies=50))
         other = Wire(self.site, server=wire.server, clock=wire.clock)
-        other.send(request("PUT", "/", Content_Length="60"))
+        other.send(request("PUT", "/", Content_Length="60") + b"x" * 45)
         self.assertEqual(wire.ask("PUT", "/", b"x" * 10).code, 503)
-        wire.send(request("PUT", "/", Transfer_Encoding="chunked") + b"1\r\nx")
+        wire.send(request("PUT", "/", Transfer_Encoding="chunked") + b"6\r\n123456")
         self.assertEqual(wire.answers()[0].code, 503)
-        other.send(b"x" * 60)
+        other.send(b"x" * 15)
         self.assertEqual(other.answers()[0].code, 200)
         wire.connect()
         self.assertEqual(wire.ask("PUT", "/", b"x" * 10).code, 200)
@@ -381,7 +381,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_nobody_reads(self) -> None:
         """An answer that nobody takes ends the connection."""
-        self.wire.connection.pauseProducing()
+        self.wire.transport.stuck = True
         self.wire.send(request("GET", f"/size/{2 * PIECE}"))
         self.wire.turn(119)
         self.assertFalse(self.wire.transport.aborted)

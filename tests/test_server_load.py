@@ -75,25 +75,49 @@ class SlowClientTests(Case):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
-    def test_slow_readers(self) -> None:
-        """A thousand that ask for large chunks again and again and read nothing take 200 MiB."""
+    def check_readers(self, *flags: str, batches: bool = False) -> None:
+        """Have a thousand ask for a lot of large chunks and read nothing."""
         self.allow()
         store = self.store("large")
         files = LocalFiles(store)
         chunks = [Chunk.of(os.urandom(256 << 10), SHA512_256) for _ in range(8)]
         for chunk in chunks:
             files.put_chunk(chunk)
-        server = self.server("chunk-server", "-s", store, "--max-requests", "5000")
+        server = self.server("chunk-server", "-s", store, "--max-requests", "5000", *flags)
+        all_ids = b"".join(chunk.chunk_id for chunk in chunks)
+        batch = (
+            b"POST /chunks HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.desync.ids\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(all_ids), all_ids)
+        )
         for number in range(CLIENTS):
             path = self.path_of(chunks[number % 8].chunk_id)
-            self.connect(server, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode() * 5)
-        # Another one is served meanwhile.
+            single = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+            self.connect(server, (batch if batches else single) * 5)
+        if flags:
+            # The others are in its way, but not for ever: they leave.
+            self.close_all()
         for chunk in chunks:
             code, _ = self.fetch(server.port, self.path_of(chunk.chunk_id))
             self.assertEqual(code, 200)
         self.assertLess(self.resident(server), LARGEST_SET)
         self.close_all()
         self.assertEqual(server.stop(), 0)
+
+    def test_slow_readers(self) -> None:
+        """A thousand that ask for large chunks again and again and read nothing take 200 MiB."""
+        self.check_readers()
+
+    def test_slow_readers_of_many(self) -> None:
+        """So do a thousand that ask for many at once."""
+        self.check_readers(batches=True)
+
+    def test_slow_readers_of_verified(self) -> None:
+        """So they do if the server has the chunks in memory, because it verifies them."""
+        self.check_readers("--skip-verify-read=false")
+
+    def test_slow_readers_of_many_verified(self) -> None:
+        """The same at once."""
+        self.check_readers("--skip-verify-read=false", batches=True)
 
     def test_slow_writers(self) -> None:
         """So do a thousand that announce an upload and don't send it; others still can."""

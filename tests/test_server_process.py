@@ -10,11 +10,10 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 
 from tests.command_case import CommandCase, sample
-from tests.server_process import ServerProcess, wait_until
+from tests.server_process import ServerProcess, twistd, wait_until
 
 
 class Case(CommandCase):
@@ -212,13 +211,11 @@ class TwistdTests(Case):
 
     def test_twistd(self) -> None:
         """It serves, and ends at a signal."""
-        run = "import os; os.dup2(2, 1); from twisted.scripts.twistd import run; run()"
-        program = [sys.executable, "-c", run, "--nodaemon", "--pidfile="]
         os.mkdir(self.path("cwd"))
         server = self.server(
             *("desync-chunk-server", "-s", self.path("store")),
             listen="tcp:0:interface=127.0.0.1",
-            program=program,
+            program=twistd(),
             cwd=self.path("cwd"),
         )
         self.assert_serves(server.port)

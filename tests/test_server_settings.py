@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from desync.cli.chunk_server import chunk_server
 from desync.errors import FileError, UsageError
-from desync.services import twistd_chunks
-from desync.services.listening import endpoint_description, tls_options
+from desync.services import twistd_servers
+from desync.services.certificates import tls_options
+from desync.services.listening import endpoint_description
 from desync.services.settings import CHUNK_SERVER, ChunkServerSettings, settings_of
 from tests.command_line import Outcome, desync, desync_process
 
@@ -99,14 +100,14 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_same_flags(self) -> None:
         """``twistd`` takes every flag that ``desync`` takes, but for those of all its commands."""
-        options = twistd_chunks.Options()
+        options = twistd_servers.chunk_server.Options()
         ours = {flag.long.removeprefix("--") for flag in chunk_server.own_flags}
         theirs = {name.rstrip("=") for name in options.longOpt}
         self.assertEqual(ours - theirs, {"error-retry-base-interval"})
 
     def test_options(self) -> None:
         """What is given to ``twistd`` arrives in the settings."""
-        options: Any = twistd_chunks.Options()
+        options: Any = twistd_servers.chunk_server.Options()
         options.parseOptions(
             [
                 *("--store", "/a", "-s", "/b", "-c", "/c", "--listen", "tcp:80", "-l", "unix:/x"),
@@ -133,18 +134,18 @@ class CommandLineTests(SynchronousTestCase):
             "-s /a --skip-verify-read=perhaps",
             "-s /a --config /nonexistent/config.json",
         ):
-            options: Any = twistd_chunks.Options()
+            options: Any = twistd_servers.chunk_server.Options()
             self.assertRaises(OptionsError, options.parseOptions, args.split())
 
     def test_make_service(self) -> None:
         """The service can be made without being started; a bad store is a usage error."""
         path = self.mktemp()
-        options: Any = twistd_chunks.Options()
+        options: Any = twistd_servers.chunk_server.Options()
         options.parseOptions(["-s", path])
         reactor = MemoryReactorClock()
-        self.assertRaises(OptionsError, twistd_chunks.makeService, options, reactor)
+        self.assertRaises(OptionsError, twistd_servers.chunk_server.makeService, options, reactor)
         os.mkdir(path)
-        service: Any = twistd_chunks.makeService(options, reactor)
+        service: Any = twistd_servers.chunk_server.makeService(options, reactor)
         self.assertEqual(reactor.tcpServers, [])
         service.startService()
         [[port, factory, *_]] = reactor.tcpServers

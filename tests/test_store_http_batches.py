@@ -18,9 +18,9 @@ from desync.formats.protocol import ChunkData, Goodbye
 from desync.formats.stored import Compressed, chunk_name
 from desync.options import StoreOptions
 from desync.services.chunk_site import ChunkSite
-from desync.services.connection import Server
 from desync.services.counters import Counters
 from desync.services.metering import Troubles
+from desync.services.server import Server
 from desync.stores.http import HTTPChunkStore, open_http
 from desync.stores.location import parse_location
 from desync.stores.memory import MemoryStore

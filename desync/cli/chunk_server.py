@@ -29,7 +29,7 @@ def chunk_server(invocation: Invocation, **values: Any) -> None:
     Serve the chunks of stores over HTTP or HTTPS.
 
     It runs until SIGINT or SIGTERM, and then lets running requests finish. SIGHUP makes it read the
-    file of --store-file again, under running requests.
+    file of --store-file, certificates and keys again, under running requests.
     """
 
     def make(settings: ChunkServerSettings, reactor: Any, environ: Any) -> Any:

@@ -26,7 +26,8 @@ def index_server(invocation: Invocation, **values: Any) -> None:
     """
     Serve the indexes of a store over HTTP or HTTPS.
 
-    It runs until SIGINT or SIGTERM, and then lets running requests finish.
+    It runs until SIGINT or SIGTERM, and then lets running requests finish. SIGHUP makes it read
+    certificates and keys again.
     """
 
     def make(settings: IndexServerSettings, reactor: Any, environ: Any) -> Any:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .chunk_site import ChunkSite
     from .exchange import Exchange
+    from .near_files import NearFile
 
 #: Media types.
 IDS: Final = b"application/vnd.desync.ids"
@@ -46,6 +47,11 @@ _FIRST: Final = 2
 _STEP: Final = 1 << 19
 _MOST: Final = 64
 
+#: Ids that stores are asked for at once, and the bytes that are reserved meanwhile: most of what
+#: they hand over at a time.
+_LOT: Final = 512
+_STORES: Final = 1 << 23
+
 
 class ChunkBatches:
     """
@@ -58,7 +64,7 @@ class ChunkBatches:
         self._site = site
 
     def admit(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.admit`."""
+        """See :meth:`.server.Site.admit`."""
         if exchange.method != b"POST":
             raise Refused(405, "only POST is supported here\n")
         kind = (exchange.header(b"Content-Type") or b"").partition(b";")[0].strip().lower()
@@ -74,7 +80,7 @@ class ChunkBatches:
         exchange.limit = MOST_IDS * ID_SIZE
 
     def handle(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.handle`."""
+        """See :meth:`.server.Site.handle`."""
         ids = ChunkIds.from_bytes(exchange.body).sorted_unique()
         missing = exchange.path == b"/missing"
         exchange.run(self._missing(exchange, ids) if missing else self._chunks(exchange, ids))
@@ -89,14 +95,18 @@ class ChunkBatches:
                 absent = await IBatch(site.reader).missing(ids)
         except DesyncError as error:
             raise site.failed("look for", error) from None
+        await exchange.turn(len(absent) * ID_SIZE)
         exchange.respond(200, absent.to_bytes(), IDS)
 
     async def _chunks(self, exchange: Exchange, ids: ChunkIds) -> None:
         exchange.start(200, CHUNKS)
+        await exchange.drained()
         rest = await self._near_chunks(exchange, ids)
-        if rest:
+        for start in range(0, len(rest), _LOT):
+            await exchange.turn(_STORES)
+            lot = ChunkIds.from_iterable(rest[start : start + _LOT])
             sink = _Answering(self._site, exchange)
-            await IBatch(self._site.reader).get_many(ChunkIds.from_iterable(rest), sink)
+            await IBatch(self._site.reader).get_many(lot, sink)
         exchange.write([Goodbye().encode()])
         exchange.finish()
 
@@ -104,8 +114,8 @@ class ChunkBatches:
         """
         Answer what is in files that can be handed out as they are, and give the ids of the rest.
 
-        A thread reads some of them by one call. The next ones are read when the client has taken
-        those, so that it doesn't hold up memory by being slow.
+        A thread reads some of them by one call. What the client doesn't take at once is read
+        again later, so that it doesn't hold up memory by being slow.
         """
         site = self._site
         near = site.find_near()
@@ -117,26 +127,65 @@ class ChunkBatches:
         while begin < len(ids):
             some = list(ids[begin : begin + count])
             begin += len(some)
-            pieces: list[bytes] = []
-            size = 0
+            await exchange.turn(_STEP)
+            frames = _Frames()
             for chunk_id, data in zip(
                 some, await site.threads.run(near.read_many, some), strict=True
             ):
                 if data is None:
                     rest.append(chunk_id)
-                    continue
-                pieces += (chunk_head(chunk_id, len(data), compressed), data)
-                size += len(data)
-            if not size:
+                else:
+                    head = chunk_head(chunk_id, len(data), compressed)
+                    frames.add(head, data, near.file_of(chunk_id, len(data)))
+                del data
+            if not frames.count:
                 continue
-            hits = len(pieces) // 2
             if near.is_cache:
-                site.counters.cache_hits += hits
-            count = max(1, min(_STEP * hits // size, _MOST))
-            pressure = exchange.write(pieces)
-            if pressure is not None:
-                await pressure
+                site.counters.cache_hits += frames.count
+            count = max(1, min(_STEP * frames.count // frames.size, _MOST))
+            await exchange.pour(frames.take(), frames.again)
         return rest
+
+
+class _Frames:
+    """
+    Frames of chunks that are sent at once.
+
+    :ivar count: how many.
+    :ivar size: bytes of all.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.size = 0
+        self._pieces: list[bytes] = []
+        self._frames: list[tuple[bytes, NearFile, int]] = []
+
+    def add(self, head: bytes, data: bytes, file: NearFile) -> None:
+        """Add the frame of a chunk that was read from a file."""
+        self._pieces += (head, data)
+        self._frames.append((head, file, len(data)))
+        self.count += 1
+        self.size += len(head) + len(data)
+
+    def take(self) -> bytes:
+        """Give them all, and keep only what is needed to read them again."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+    async def again(self, at: int) -> bytes:
+        """
+        Read on from a place.
+
+        :raises OSError: if a file isn't there any more, or has become another one.
+        """
+        for head, file, size in self._frames:
+            if at < len(head):
+                return head[at:]
+            at -= len(head)
+            if at < size:
+                return await file.read_on(at)
+            at -= size
+        raise AssertionError("read on after the end")
 
 
 @implementer(IChunkSink)

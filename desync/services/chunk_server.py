@@ -7,8 +7,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
 from desync.chunking.digests import Digest
 from desync.errors import UsageError
 from desync.interfaces import ILocalFiles
@@ -23,7 +21,7 @@ from .counters import Counters
 from .figures import OwnFigures
 from .metering import Metered, Troubles
 from .operating import operator_parts
-from .service import Closing, ServerService, WebService
+from .service import Closing, ServerService, WebService, report
 from .stopping import Stopping
 
 if TYPE_CHECKING:
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     from .figures import Figures
     from .service import Part
     from .settings import ChunkServerSettings
-
-_log = Logger(namespace="desync.server")
 
 
 class _Stacks:
@@ -124,13 +120,11 @@ class ChunkServing:
             reader = StoreFileReader(settings.store_file, stacks.open, self._store, self._report)
             reload = reader.read_again
         closing: list[Closing] = [self._store, Stopping(threads)]
-        self.service = WebService(settings, reactor, site, counters, closing, reload)
+        self.service = WebService(settings, reactor, site, counters, self.troubles, closing, reload)
         self.figures = OwnFigures(self.service.server, self.troubles, self.about)
 
     def _report(self, line: str) -> None:
-        _log.info("{line}", line=line)
-        if line.startswith("failed"):
-            self.troubles.add(line)
+        report(line, self.troubles)
 
     def about(self) -> dict[str, str]:
         """See :meth:`.figures.Figures.about`."""

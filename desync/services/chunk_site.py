@@ -21,6 +21,7 @@ from .chunk_paths import parse_chunk_path
 from .exchange import TEXT, Refused
 from .metering import count_error, one_line
 from .near_files import NearFiles, near_files
+from .room import USUAL
 
 if TYPE_CHECKING:
     from desync.chunking.digests import Digest
@@ -79,7 +80,7 @@ class ChunkSite:
         self._near: NearFiles | None = None
 
     def admit(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.admit`."""
+        """See :meth:`.server.Site.admit`."""
         if exchange.path in BATCH_PATHS:
             self._batches.admit(exchange)
             return
@@ -93,16 +94,17 @@ class ChunkSite:
             raise Refused(405, METHODS)
 
     def handle(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.handle`."""
+        """See :meth:`.server.Site.handle`."""
         method = exchange.method
         if method == b"GET":
             near = self.find_near()
             if near is not None:
-                data = near.read(exchange.target)
-                if data is not None:
+                found = near.find(exchange.target)
+                if found is not None:
                     if near.is_cache:
                         self.counters.cache_hits += 1
-                    exchange.respond(200, data)
+                    data, file = found
+                    exchange.respond(200, data, again=file.read_on)
                     return
             exchange.run(self._get(exchange))
         elif method == b"HEAD":
@@ -117,11 +119,12 @@ class ChunkSite:
         current = self.store.current
         if current is not self._seen:
             self._seen = current
-            self._near = near_files(current, self.form.extension)
+            self._near = near_files(current, self.form.extension, self.threads)
         return self._near
 
     async def _get(self, exchange: Exchange) -> None:
         chunk_id = exchange.target
+        await exchange.turn(USUAL)
         try:
             chunk = await self.reader.get(chunk_id)
             data = await self.bytes_of(chunk)

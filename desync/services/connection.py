@@ -1,37 +1,30 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Connections to a server of ours: what they are granted, how long they may take, and who may ask.
+Connections to a server of ours: how requests come in, how answers go out, and how long both may
+take.
 
-The parser is twisted.web's. Everything that protects the server is here, in one place for all
-routes: authorization before anything else of a request is looked at, bounds on bodies before they
-are read, limits on what goes on at once, and deadlines. These cost one sweep a second over the open
-connections, and not a timer for each.
+The parser is twisted.web's. An answer is given to the kernel at once as far as it takes it. The
+rest is all that a connection holds of it, until the client has made room: nothing more is read or
+answered meanwhile.
 """
 
 from __future__ import annotations
 
-import hmac
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.protocol import ServerFactory
-from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
-from twisted.web.http import HTTPChannel, datetimeToString
-from twisted.web.iweb import INonQueuedRequestFactory
-from zope.interface import implementer
+from twisted.internet.tcp import Connection as TCPConnection
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.web.http import HTTPChannel
 
-from .counters import Counters
 from .exchange import Exchange, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
+
+    from .server import Limits, Server
 
 #: A request's body that isn't wanted is read up to this size, so that the connection can be used
 #: again; a larger one ends it.
@@ -39,61 +32,33 @@ _POLITE: Final = 1 << 16
 
 _IDLE, _HEAD, _BODY, _WORK, _LINGER = range(5)
 
-_log = Logger(namespace="desync.server")
-
-
-class Limits(NamedTuple):
-    """
-    What one server grants. Seconds and bytes.
-
-    :param connections: how many at once; further ones are closed.
-    :param requests: how many at once; further ones are answered with 503.
-    :param bodies: bytes of bodies that are held at once; what would exceed them is answered with
-        503. A single body may be larger.
-    :param head: until the head of a request is complete, from its first byte.
-    :param idle: between requests.
-    :param body: that a body may take regardless of its size.
-    :param body_rate: bytes a second that it has to come in with after that, on average.
-    :param sending: until the client has taken a piece of the answer.
-    :param linger: until a connection that is being closed is broken off.
-    :param grace: that running requests are given when the server stops.
-    """
-
-    connections: int = 10_000
-    requests: int = 1_000
-    bodies: int = 256 << 20
-    head: float = 30
-    idle: float = 120
-    body: float = 30
-    body_rate: int = 4096
-    sending: float = 120
-    linger: float = 5
-    grace: float = 30
-
-
-class Site(Protocol):
-    """What a server serves."""
-
-    def admit(self, exchange: Exchange) -> None:
-        """
-        Look at a request whose head is complete, and set the limit of its body.
-
-        :raises Refused: if there is no point in reading its body.
-        """
-
-    def handle(self, exchange: Exchange) -> None:
-        """Answer a complete request."""
-
+#: Bytes that are left to the transport of an answer that can be read again, so that it tells when
+#: the client takes more. Over TLS nobody knows what the kernel takes at once, and there are more.
+_SHARE: Final = 1 << 12
+_TLS_SHARE: Final = 1 << 15
 
 # It has no annotations.
 _Channel: Any = HTTPChannel
 
 
 class Connection(_Channel):  # type: ignore[misc]
-    """One connection; made by :class:`Server`."""
+    """
+    One connection; made by :class:`.server.Server`.
+
+    :ivar is_full: whether something waits in the transport for the client to take it.
+    :ivar full_since: when that began.
+    :ivar share: bytes that an answer which can be read again leaves to the transport.
+    :ivar owed: bytes of the server's room for what waits in the transport.
+    """
 
     # Ours are the deadlines.
     timeOut = None  # noqa: N815
+
+    transport: Any
+
+    # What came and hasn't been looked at, and of that what came while a request was answered.
+    _buffer: bytes
+    _dataBuffer: list[bytes]  # noqa: N815
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -105,22 +70,60 @@ class Connection(_Channel):  # type: ignore[misc]
         self.is_full = False
         self.is_talked_to = False
         self.peer = ""
+        self.share = _TLS_SHARE
+        self.owed = 0
+        self._is_direct = False
 
     def connectionMade(self) -> None:  # noqa: N802
         self.peer = _host(self.transport.getPeer())
         self.server.connections.add(self)
         super().connectionMade()
+        inner = self.transport
+        if isinstance(inner, TCPConnection):
+            self._is_direct = True
+            self.share = _SHARE
+            # As a pull producer it is told whenever everything was taken, however little it was.
+            inner.unregisterProducer()
+            inner.registerProducer(self, False)
+            return
+        while isinstance(inner, ProtocolWrapper):
+            inner = inner.transport
+        if isinstance(inner, TCPConnection):
+            inner.bufferSize = _TLS_SHARE
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+        self._is_direct = False
+        self._settle()
         self.server.lost(self)
         super().connectionLost(reason)
+        # Whoever still holds this doesn't hold what was to be sent.
+        self.transport = self._networkProducer = _Gone()
+        self._buffer, self._dataBuffer = b"", []
+
+    def _settle(self) -> None:
+        owed, self.owed = self.owed, 0
+        if owed:
+            self.server.room.change(owed, 0)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         self.server.counters.received += len(data)
-        if self.state == _IDLE:
+        if self.is_full:
+            # This is kept until its turn comes, but no more of it.
+            self._networkProducer.pauseProducing()
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        if self.state == _IDLE and not self.paused and (data or self._buffer):
             self.state = _HEAD
             self.since = self.server.now
         super().dataReceived(data)
+
+    def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802
+        # What came while a request was answered goes before what came while nothing was read.
+        self.line_mode = 1
+        self._buffer = extra + self._buffer
+        if self._buffer and not self._busyReceiving:
+            self._parse(b"")
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         exchange: Exchange = self.requests[-1]
@@ -145,7 +148,7 @@ class Connection(_Channel):  # type: ignore[misc]
             if exchange.refusal is not None:
                 self.refuse_body(exchange)
             elif exchange.version == b"HTTP/1.1":
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def allContentReceived(self) -> None:  # noqa: N802
         # A body that was refused while it was taken apart may have had an end.
@@ -199,6 +202,7 @@ class Connection(_Channel):  # type: ignore[misc]
 
     def abort(self) -> None:
         """Break off."""
+        self.state = _LINGER
         self.transport.abortConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
@@ -220,36 +224,75 @@ class Connection(_Channel):  # type: ignore[misc]
         """Give the header lines of every answer."""
         return self.server.headers if self.persistent else self.server.closing_headers
 
-    def send(self, data: bytes) -> None:
-        """Write something."""
+    def send(self, data: bytes, keep: int | None = None) -> int:
+        """
+        Write something, as much as possible at once.
+
+        :param keep: bytes of the rest that may wait here for the client; None for all.
+        :returns: the bytes that were sent or wait.
+        """
+        taken = 0
+        if self._is_direct and not self.is_full:
+            taken = self._send_now(data)
+        if taken < len(data):
+            if taken or keep is not None:
+                data = data[taken : len(data) if keep is None else taken + keep]
+            return taken + self.queue(data)
+        return taken
+
+    def _send_now(self, data: bytes) -> int:
+        size, taken = len(data), 0
+        while taken < size:
+            sent = self.transport.writeSomeData(memoryview(data)[taken:] if taken else data)
+            # If the connection is lost, the transport finds out when it is given the rest.
+            if not isinstance(sent, int) or not sent:
+                break
+            taken += sent
+        self.server.counters.sent += taken
+        return taken
+
+    def queue(self, data: bytes) -> int:
+        """Write something when the reactor comes to it, and give its size."""
         self.server.counters.sent += len(data)
         self.transport.write(data)
-
-    def send_all(self, pieces: list[bytes]) -> None:
-        """Write something that is in pieces."""
-        self.server.counters.sent += sum(map(len, pieces))
-        self.transport.writeSequence(pieces)
+        if self._is_direct:
+            self.pauseProducing()
+        return len(data)
 
     def pauseProducing(self) -> None:  # noqa: N802
-        self.is_full = True
-        self.full_since = self.server.now
-        super().pauseProducing()
+        if not self.is_full:
+            self.is_full = True
+            self.full_since = self.server.now
+        # No further request is looked at.
+        self.paused = True
+        self._waitingForTransport = True
 
     def resumeProducing(self) -> None:  # noqa: N802
-        self.is_full = False
-        super().resumeProducing()
+        self.is_full = self.paused = self._waitingForTransport = False
+        self._settle()
         if self.requests:
             self.requests[0].resumeProducing()
+        if self.is_full or self.state == _LINGER:
+            return
+        waiting = sum(map(len, self._dataBuffer)) if self._handlingRequest else 0
+        if waiting <= self._optimisticEagerReadSize:
+            self._networkProducer.resumeProducing()
+        self._parse(b"")
 
-    def check(self, now: float, limits: Limits) -> None:
-        """End the connection if it takes too long."""
+    def check(self, now: float, limits: Limits, is_pressed: bool) -> None:
+        """
+        End the connection if it takes too long.
+
+        :param is_pressed: whether others wait for the room that this one may have.
+        """
         waited = now - self.since
+        sending = limits.sending
+        if is_pressed and (self.owed or (self.requests and self.requests[0].room)):
+            sending = limits.pressed
         if self.state == _LINGER:
-            if waited > limits.linger and not (
-                self.is_full and now - self.full_since <= limits.sending
-            ):
+            if waited > limits.linger and not (self.is_full and now - self.full_since <= sending):
                 self.abort()
-        elif self.is_full and now - self.full_since > limits.sending:
+        elif self.is_full and now - self.full_since > sending:
             self.server.counters.timeouts += 1
             self.abort()
         elif self.state == _IDLE:
@@ -276,204 +319,24 @@ class Connection(_Channel):  # type: ignore[misc]
         exchange.refuse(Refused(408, text))
 
 
+class _Gone:
+    """What stands for a transport that isn't there any more."""
+
+    disconnecting = True
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def _nothing(self) -> None:
+        pass
+
+    abortConnection = loseConnection = loseWriteConnection = _nothing  # noqa: N815
+    pauseProducing = resumeProducing = unregisterProducer = _nothing  # noqa: N815
+
+
 def _drop(data: bytes) -> None:
     """Take what is sent on a connection that is being closed."""
 
 
 def _host(address: IAddress) -> str:
     return str(getattr(address, "host", "") or "-")
-
-
-@implementer(INonQueuedRequestFactory)
-class _Exchanges:
-    """Makes exchanges for the parser."""
-
-    def __call__(self, channel: Connection) -> Exchange:
-        return Exchange(channel)
-
-
-class Server(ServerFactory):
-    """
-    Accepts connections and leads requests to a site.
-
-    :param site: what is served.
-    :param reactor: the clock.
-    :param limits: what is granted.
-    :param authorization: what the Authorization header has to be; empty if anybody may ask.
-    :param counters: what happens is counted there.
-    :param access_log: told of each exchange that was answered.
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        site: Site,
-        reactor: IReactorTime,
-        limits: Limits | None = None,
-        *,
-        authorization: str = "",
-        counters: Counters | None = None,
-        access_log: Callable[[Exchange], None] | None = None,
-    ) -> None:
-        self.site = site
-        self.limits = limits or Limits()
-        self.counters = counters or Counters()
-        self.connections: set[Connection] = set()
-        self.active: set[Exchange] = set()
-        self.held = 0
-        self.draining = False
-        self.new_exchange = _Exchanges()
-        self._authorization = authorization.encode()
-        self._access_log = access_log
-        self._reactor = reactor
-        self._sweeping = LoopingCall(self.sweep)
-        self._sweeping.clock = reactor
-        self._idle: Deferred[None] | None = None
-        self._alone: Deferred[None] | None = None
-        self.now = 0.0
-        self.headers = self.closing_headers = b""
-        self._set_time()
-
-    def _set_time(self) -> None:
-        self.now = self._reactor.seconds()
-        date = datetimeToString()
-        self.headers = b"Server: desync\r\nDate: " + date + b"\r\n"
-        self.closing_headers = self.headers + b"Connection: close\r\n"
-
-    def startFactory(self) -> None:  # noqa: N802
-        if not self._sweeping.running:
-            self._sweeping.start(1, now=False)
-
-    def stopFactory(self) -> None:  # noqa: N802
-        if self._sweeping.running and not self.connections:
-            self._sweeping.stop()
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:  # noqa: N802
-        if len(self.connections) >= self.limits.connections or self.draining:
-            self.counters.turned_away += 1
-            return None
-        connection = Connection(self)
-        connection.factory = self
-        return connection
-
-    def sweep(self) -> None:
-        """End what takes too long; done every second."""
-        self._set_time()
-        for connection in list(self.connections):
-            connection.check(self.now, self.limits)
-
-    def lost(self, connection: Connection) -> None:
-        """Learn that a connection is gone."""
-        self.connections.discard(connection)
-        if self._alone is not None and not self.connections:
-            alone, self._alone = self._alone, None
-            alone.callback(None)
-
-    # A request's way
-
-    def count_in(self, exchange: Exchange) -> None:
-        """Count a request among those that go on."""
-        exchange.counted = True
-        self.active.add(exchange)
-
-    def admit(self, exchange: Exchange) -> None:
-        """Decide what becomes of a request, before its body is read."""
-        self.count_in(exchange)
-        try:
-            self._check_authorization(exchange)
-            if len(self.active) > self.limits.requests:
-                raise Refused(503, "too many requests\n", 1)
-            self.site.admit(exchange)
-            self._check_length(exchange)
-        except Refused as refused:
-            exchange.refusal = refused
-
-    def _check_authorization(self, exchange: Exchange) -> None:
-        if self._authorization and not hmac.compare_digest(
-            exchange.header(b"Authorization") or b"", self._authorization
-        ):
-            raise Refused(401, "Unauthorized\n")
-
-    def _check_length(self, exchange: Exchange) -> None:
-        length = exchange.length
-        if length is None:
-            return
-        if length > exchange.limit:
-            raise Refused(413, "the body is too large\n")
-        self._reserve(exchange, length)
-
-    def _reserve(self, exchange: Exchange, size: int) -> None:
-        if self.held and self.held + size > self.limits.bodies:
-            raise Refused(503, "too many bodies at once\n", 1)
-        self.held += size
-        exchange.held += size
-
-    def hold(self, exchange: Exchange, size: int) -> None:
-        """Make room for a part of a body whose length wasn't known."""
-        if exchange.length is not None:
-            return
-        try:
-            if exchange.received > exchange.limit:
-                raise Refused(413, "the body is too large\n")
-            self._reserve(exchange, size)
-        except Refused as refused:
-            exchange.refusal = refused
-
-    def handle(self, exchange: Exchange) -> None:
-        """Have a complete request answered."""
-        if exchange.refusal is not None:
-            exchange.refuse(exchange.refusal)
-            return
-        try:
-            self.site.handle(exchange)
-        except Refused as refused:
-            exchange.refuse(refused)
-        except Exception as error:
-            _log.failure("internal error: {error}", error=repr(error))
-            exchange.refuse(Refused(500, "internal server error\n"))
-
-    def ended(self, exchange: Exchange) -> None:
-        """Learn that an exchange is over."""
-        if exchange.counted:
-            self.active.discard(exchange)
-            self.held -= exchange.held
-            exchange.held = 0
-            self.counters.count(exchange.method, exchange.code)
-            if self._access_log is not None:
-                self._access_log(exchange)
-
-    def check_idle(self) -> None:
-        """Go on with stopping if that waits for the last request."""
-        if self._idle is not None and not self.active:
-            idle, self._idle = self._idle, None
-            idle.callback(None)
-
-    # Stopping
-
-    async def drain(self) -> None:
-        """
-        Accept nothing more, let running requests finish for as long as they are granted, and close
-        all connections.
-        """
-        self.draining = True
-        for connection in list(self.connections):
-            if not connection.requests:
-                connection.loseConnection()
-        if self.active:
-            self._idle = Deferred(lambda _: setattr(self, "_idle", None))
-            await self._at_most(self.limits.grace, self._idle)
-        for connection in list(self.connections):
-            connection.loseConnection()
-        if self.connections:
-            self._alone = Deferred(lambda _: setattr(self, "_alone", None))
-            await self._at_most(self.limits.linger, self._alone)
-        for connection in list(self.connections):
-            connection.abort()
-        if self._sweeping.running:
-            self._sweeping.stop()
-
-    async def _at_most(self, seconds: float, waiting: Deferred[None]) -> None:
-        waiting.addTimeout(seconds, self._reactor)
-        with suppress(TimeoutError, CancelledError):
-            await waiting

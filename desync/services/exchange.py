@@ -10,7 +10,7 @@ than serving a chunk. The parsing is Twisted's all the same (:mod:`.connection`)
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from .connection import Connection
 
@@ -36,6 +36,9 @@ _STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
+
+#: Reads something again from a place on, as far as it likes.
+Again: TypeAlias = "Callable[[int], Awaitable[bytes]]"
 
 _log = Logger(namespace="desync.server")
 
@@ -76,6 +79,8 @@ class Exchange:
     :ivar refusal: what it is answered with if it wasn't admitted.
     :ivar held: bytes that the server has reserved for the body.
     :ivar counted: whether it is among the requests that go on.
+    :ivar outgoing: whether its answer only waits for the client.
+    :ivar room: bytes that the server has reserved for the answer.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -95,6 +100,8 @@ class Exchange:
         self.received = 0
         self.held = 0
         self.counted = False
+        self.outgoing = False
+        self.room = 0
         self._pieces: list[bytes] = []
         self._running: Deferred[None] | None = None
         self._chunked = False
@@ -155,6 +162,27 @@ class Exchange:
         running = self._running = Deferred.fromCoroutine(work)
         running.addErrback(self._failed)
 
+    async def turn(self, size: int) -> None:
+        """
+        Wait until the server may hold so many bytes for the answer, in the place of what it held.
+
+        :raises CancelledError: if the client has left.
+        """
+        self._hold(0)
+        if not self.finished:
+            waiting = self.connection.server.room.take(size)
+            if waiting is not None:
+                await waiting
+            self.room = size
+        if self.finished:
+            self._hold(0)
+            raise CancelledError
+
+    def _hold(self, size: int) -> None:
+        before, self.room = self.room, size
+        if before != size:
+            self.connection.server.room.change(before, size)
+
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, Refused):
@@ -184,11 +212,14 @@ class Exchange:
         body: bytes = b"",
         content_type: bytes = BINARY,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        again: Again | None = None,
     ) -> None:
         """
         Answer, all at once.
 
         :param body: left away in the answer to a HEAD, as is its length.
+        :param again: reads the body again from a place on, as far as it likes. With it nothing is
+            held of what the client doesn't take at once. OSError breaks off the answer.
         """
         if self.finished:
             return
@@ -201,23 +232,62 @@ class Exchange:
         else:
             body = b""
         head += [b"%b: %b\r\n" % pair for pair in headers]
-        head.append(b"\r\n")
-        if len(body) <= PIECE:
-            head.append(body)
-            connection.send(b"".join(head))
-            self._end()
+        # Together with the head, because casync takes no index in very small pieces.
+        first = body if len(body) <= PIECE else body[:PIECE]
+        head += (b"\r\n", first)
+        data = b"".join(head)
+        if again is None:
+            connection.send(data)
+            if connection.is_full or len(body) > PIECE:
+                self._hold(len(body))
+            at = len(first)
         else:
-            # Together with the head, because casync takes no index in very small pieces.
-            head.append(body[:PIECE])
-            connection.send(b"".join(head))
-            self._running = Deferred.fromCoroutine(self._send_rest(memoryview(body)))
-            self._running.addErrback(self._failed)
+            at = connection.send(data, connection.share) - len(data) + len(first)
+            if at < len(body):
+                self._hold(0)
+        if at == len(body):
+            self._end()
+            return
+        self.outgoing = True
+        connection.server.outgoing += 1
+        size = len(body)
+        sending = self._send_rest(body) if again is None else self._send_again(at, size, again)
+        self._running = Deferred.fromCoroutine(sending)
+        self._running.addErrback(self._failed)
 
-    async def _send_rest(self, body: memoryview) -> None:
+    async def _send_rest(self, body: bytes) -> None:
         for start in range(PIECE, len(body), PIECE):
             await self.drained()
-            self.connection.send(bytes(body[start : start + PIECE]))
+            self.connection.queue(body[start : start + PIECE])
         self._end()
+
+    async def _send_again(self, at: int, size: int, again: Again) -> None:
+        await self._pass_on(at, size, again)
+        self._end()
+
+    async def _pass_on(self, at: int, size: int, again: Again) -> None:
+        """Send what can be read again from a place on, as the client takes it."""
+        connection = self.connection
+        already = self.sent - size
+        begun, since = at, connection.full_since
+        while at < size:
+            self.sent = already + at
+            await self.drained()
+            try:
+                data = await again(at)
+            except OSError as error:
+                why = error.strerror or str(error)
+                _log.error("an answer was broken off: {why}", why=why)
+                raise Refused(500, "") from None
+            at += connection.send(data, connection.share)
+            # It isn't to be held while the client takes its time.
+            del data
+            if at - begun < PIECE:
+                # The client's time goes on until it has taken a piece.
+                connection.full_since = since
+            else:
+                begun, since = at, connection.full_since
+        self.sent = already + size
 
     def start(self, code: int, content_type: bytes) -> None:
         """Begin an answer whose length isn't known."""
@@ -228,7 +298,7 @@ class Exchange:
             self._chunked = True
             head.append(b"Transfer-Encoding: chunked\r\n")
         head.append(b"\r\n")
-        self.connection.send(b"".join(head))
+        self.connection.queue(b"".join(head))
 
     def write(self, pieces: list[bytes]) -> Deferred[None] | None:
         """
@@ -244,15 +314,37 @@ class Exchange:
         self.sent += size
         if self._chunked:
             pieces = [b"%x\r\n" % size, *pieces, b"\r\n"]
-        self.connection.send_all(pieces)
+        self.connection.queue(b"".join(pieces))
         return self.drained() if self.connection.is_full else None
+
+    async def pour(self, data: bytes, again: Again) -> None:
+        """
+        Go on with an answer that was started, by what can be read again: see :meth:`respond`.
+
+        Nothing of the answer may be left to send; nor is there when this returns, and others have
+        had their turn.
+        """
+        size = len(data)
+        if self.finished or not size:
+            return
+        self.sent += size
+        head = b"%x\r\n" % size if self._chunked else b""
+        at = self.connection.send(head + data, self.connection.share) - len(head)
+        del data
+        self._hold(0)
+        if at < size:
+            await self._pass_on(at, size, again)
+        await self.drained()
+        if self._chunked:
+            self.connection.queue(b"\r\n")
+            await self.drained()
 
     def finish(self) -> None:
         """End an answer that was started."""
         if self.finished:
             return
         if self._chunked:
-            self.connection.send(b"0\r\n\r\n")
+            self.connection.queue(b"0\r\n\r\n")
         self._end()
 
     def drained(self) -> Deferred[None]:
@@ -267,9 +359,14 @@ class Exchange:
     def _end(self) -> None:
         self.finished = True
         self._running = None
-        self.connection.ended(self)
-        self.connection.requestDone(self)
-        self.connection.server.check_idle()
+        connection = self.connection
+        if connection.is_full:
+            # What is left of it waits in the transport.
+            connection.owed += self.room
+            self.room = 0
+        connection.ended(self)
+        connection.requestDone(self)
+        connection.server.check_idle()
 
     # What the transport tells by way of the connection
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from .connection import Server
     from .metering import Troubles
+    from .server import Server
 
 
 class Snapshot(NamedTuple):

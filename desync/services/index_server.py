@@ -64,7 +64,7 @@ def index_service(
         digest=Digest.named(settings.digest),
         writable=settings.writable,
     )
-    part = WebService(settings, reactor, site, counters, [store, Stopping(threads)])
+    part = WebService(settings, reactor, site, counters, troubles, [store, Stopping(threads)])
 
     def about() -> dict[str, str]:
         return {

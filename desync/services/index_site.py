@@ -17,6 +17,7 @@ from desync.stores.index_files import check_index_name
 from .chunk_site import METHODS
 from .exchange import TEXT, Refused
 from .metering import one_line
+from .room import USUAL
 
 if TYPE_CHECKING:
     from desync.chunking.digests import Digest
@@ -32,6 +33,9 @@ _log = Logger(namespace="desync.server")
 #: The largest index that a client can put, in bytes: of some 6 million chunks, 400 GiB at the usual
 #: size of chunks.
 LARGEST: Final = 256 << 20
+
+#: Large indexes whose sizes are kept in mind.
+_REMEMBERED: Final = 1000
 
 
 class IndexSite:
@@ -62,9 +66,10 @@ class IndexSite:
         self._troubles = troubles
         self._digest = digest
         self._writable = writable
+        self._sizes: dict[str, int] = {}
 
     def admit(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.admit`."""
+        """See :meth:`.server.Site.admit`."""
         exchange.target = index_name(exchange.path)
         method = exchange.method
         if method == b"PUT":
@@ -75,11 +80,12 @@ class IndexSite:
             raise Refused(405, METHODS)
 
     def handle(self, exchange: Exchange) -> None:
-        """See :meth:`.connection.Site.handle`."""
+        """See :meth:`.server.Site.handle`."""
         exchange.run(self._put(exchange) if exchange.method == b"PUT" else self._get(exchange))
 
     async def _get(self, exchange: Exchange) -> None:
         name = exchange.target
+        await exchange.turn(self._sizes.get(name, USUAL))
         try:
             index = await self._store.get_index(name)
         except IndexMissing:
@@ -89,7 +95,17 @@ class IndexSite:
         if exchange.method == b"HEAD":
             exchange.respond(200)
         else:
-            exchange.respond(200, index.to_bytes())
+            body = index.to_bytes()
+            self._remember(name, len(body))
+            exchange.respond(200, body)
+
+    def _remember(self, name: str, size: int) -> None:
+        """Keep in mind how much room an index takes, if it is more than usual."""
+        self._sizes.pop(name, None)
+        if size > USUAL:
+            self._sizes[name] = size
+            if len(self._sizes) > _REMEMBERED:
+                del self._sizes[next(iter(self._sizes))]
 
     async def _put(self, exchange: Exchange) -> None:
         name, body, exchange.body = exchange.target, exchange.body, b""

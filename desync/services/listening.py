@@ -1,6 +1,6 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where servers listen: what users write, the endpoint that it means, and TLS."""
+"""Where servers listen: what users write, and the endpoint that it means."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
 
-from desync.errors import DesyncError, FileError, UsageError
+from desync.errors import DesyncError, UsageError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-
-    from .settings import ServerSettings
 
 #: What Twisted's endpoint descriptions begin with. A host of that name has to be written otherwise.
 _KINDS: Final = frozenset({"tcp", "tcp6", "ssl", "unix", "systemd", "haproxy", "fd"})
@@ -107,82 +105,6 @@ def shown_address(port: IListeningPort, tls: bool) -> str:
     scheme = "https" if tls or getattr(port, "_type", "") == "TLS" else "http"
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{scheme}://{host}:{address.port}/"
-
-
-def with_tls(settings: ServerSettings, factory: IProtocolFactory) -> IProtocolFactory:
-    """Put TLS over a server's protocol if its settings ask for that."""
-    if not settings.cert or not settings.key:
-        return factory
-    from twisted.protocols.tls import TLSMemoryBIOFactory
-
-    options = tls_options(settings.cert, settings.key, settings.client_ca)
-    return TLSMemoryBIOFactory(options, False, factory)
-
-
-def tls_options(cert: str, key: str, client_ca: str | None) -> Any:
-    """
-    Make what TLS connections are accepted with: TLS 1.2 and newer.
-
-    :param cert: path of the server's certificate, followed by those up to its authority, PEM.
-    :param key: path of its key.
-    :param client_ca: path of the authorities of clients' certificates; None if clients need none.
-    :raises FileError: if one of the files can't be read, or isn't what it should be.
-    """
-    from OpenSSL import SSL, crypto
-    from twisted.internet.ssl import (
-        Certificate,
-        CertificateOptions,
-        TLSVersion,
-        trustRootFromCertificates,
-    )
-
-    chain = [crypto.load_certificate(crypto.FILETYPE_PEM, block) for block in _certificates(cert)]
-    try:
-        private = crypto.load_privatekey(crypto.FILETYPE_PEM, _content(key), b"")
-    except (crypto.Error, ValueError, TypeError):
-        raise FileError(key, "no private key, or one with a password") from None
-    trust = None
-    if client_ca is not None:
-        trust = trustRootFromCertificates(
-            [Certificate.loadPEM(block) for block in _certificates(client_ca)]
-        )
-    options = CertificateOptions(
-        privateKey=private,
-        certificate=chain[0],
-        extraCertChain=chain[1:] or None,
-        trustRoot=trust,
-        raiseMinimumTo=TLSVersion.TLSv1_2,
-        acceptableProtocols=[b"http/1.1"],
-    )
-    try:
-        options.getContext().check_privatekey()
-    except SSL.Error:
-        raise FileError(key, f"not the key of the certificate in {cert}") from None
-    return options
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 22)
-    except OSError as error:
-        raise FileError(path, error.strerror or str(error)) from None
-
-
-def _certificates(path: str) -> list[bytes]:
-    from cryptography import x509
-
-    blocks = re.findall(
-        rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", _content(path), re.DOTALL
-    )
-    try:
-        for block in blocks:
-            x509.load_pem_x509_certificate(block)
-    except ValueError:
-        blocks = []
-    if not blocks:
-        raise FileError(path, "no certificates found in it")
-    return blocks
 
 
 def allow_descriptors(wanted: int) -> None:

@@ -24,16 +24,68 @@ if TYPE_CHECKING:
 
     from desync.interfaces import IChunkSource
     from desync.stores.local_files import LocalFiles
+    from desync.stores.threads import Threads
 
 _NO_WAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 
 #: Larger files are left to a thread: copying them would keep others waiting.
 _LARGEST: Final = 1 << 20
 
+#: Bytes of a file that are read again at a time.
+_READ_ON: Final = 1 << 16
+
 #: How old a cached chunk gets before its age is renewed, in seconds.
 _RENEW_AFTER: Final = 60
 
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class NearFile:
+    """
+    A chunk's file that was read, for who needs the rest of it later.
+
+    :param inode: its number; None if that isn't known.
+    :param size: bytes that it had.
+    :param threads: where it is read if that takes waiting.
+    """
+
+    __slots__ = ("_inode", "_path", "_size", "_threads")
+
+    def __init__(self, path: str, inode: int | None, size: int, threads: Threads) -> None:
+        self._path = path
+        self._inode = inode
+        self._size = size
+        self._threads = threads
+
+    async def read_on(self, at: int) -> bytes:
+        """
+        Read it again from a place on, for a while.
+
+        :raises OSError: if it isn't there any more, or has become another one.
+        """
+        if _NO_WAIT is not None:
+            data = self._read(at, _NO_WAIT)
+            if data:
+                return data
+        data = await self._threads.run(self._read, at, 0)
+        if not data:
+            raise OSError(f"{self._path} changed")
+        return data
+
+    def _read(self, at: int, flags: int) -> bytes:
+        """Read what can be read; nothing if it is another file now, or that takes waiting."""
+        descriptor = os.open(self._path, _FLAGS)
+        try:
+            found = os.fstat(descriptor)
+            if found.st_size != self._size or self._inode not in (None, found.st_ino):
+                return b""
+            data = bytearray(min(_READ_ON, self._size - at))
+            count = os.preadv(descriptor, [data], at, flags)
+            return bytes(memoryview(data)[:count])
+        except BlockingIOError:
+            return b""
+        finally:
+            os.close(descriptor)
 
 
 class NearFiles:
@@ -42,27 +94,34 @@ class NearFiles:
 
     :param files: the directory, whose files are in the form that is served.
     :param is_cache: whether they are a cache's, so that the age of what is found is renewed.
+    :param threads: for what takes waiting.
     """
 
-    def __init__(self, files: LocalFiles, is_cache: bool) -> None:
+    def __init__(self, files: LocalFiles, is_cache: bool, threads: Threads) -> None:
         base = files.path
         self._base = base if base.endswith("/") else base + "/"
         self._extension = files.form.extension
         self.is_cache = is_cache
+        self._threads = threads
         self._buffer = memoryview(bytearray(_LARGEST))
 
     def _path_of(self, chunk_id: bytes) -> str:
         text = chunk_id.hex()
         return f"{self._base}{text[:4]}/{text}{self._extension}"
 
-    def read(self, chunk_id: bytes) -> bytes | None:
+    def file_of(self, chunk_id: bytes, size: int) -> NearFile:
+        """Give the file of a chunk that was read otherwise, and had so many bytes."""
+        return NearFile(self._path_of(chunk_id), None, size, self._threads)
+
+    def find(self, chunk_id: bytes) -> tuple[bytes, NearFile] | None:
         """
         Read a chunk's file if that takes no waiting.
 
-        :returns: its bytes; None if the stores have to be asked, whatever the reason.
+        :returns: its bytes, and the file; None if the stores have to be asked, whatever the reason.
         """
+        path = self._path_of(chunk_id)
         try:
-            descriptor = os.open(self._path_of(chunk_id), _FLAGS)
+            descriptor = os.open(path, _FLAGS)
         except OSError:
             return None
         try:
@@ -76,7 +135,7 @@ class NearFiles:
                 return None
             if self.is_cache and time.time() - found.st_mtime > _RENEW_AFTER:
                 os.utime(descriptor)
-            return bytes(view)
+            return bytes(view), NearFile(path, found.st_ino, size, self._threads)
         except OSError:
             return None
         finally:
@@ -99,11 +158,12 @@ class NearFiles:
         return found
 
 
-def near_files(store: IChunkSource, extension: str) -> NearFiles | None:
+def near_files(store: IChunkSource, extension: str, threads: Threads) -> NearFiles | None:
     """
     Find the directory that a store looks into first, if its files can be handed out as they are.
 
     :param extension: of the form that is served.
+    :param threads: for what takes waiting.
     :returns: None if there is no such directory, or chunks have to be verified or converted.
     """
     if _NO_WAIT is None or not hasattr(os, "preadv"):
@@ -115,4 +175,4 @@ def near_files(store: IChunkSource, extension: str) -> NearFiles | None:
     first = local.local_files()[0]
     if first.form.extension != extension or not first.skip_verify:
         return None
-    return NearFiles(first, is_cache)
+    return NearFiles(first, is_cache, threads)

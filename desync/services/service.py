@@ -19,16 +19,17 @@ from twisted.logger import Logger, globalLogPublisher
 from desync.errors import UsageError
 from desync.stores.reloading import on_hangup
 
-from .connection import Limits, Server
+from .certificates import Certificates, ListeningWith, certificates_at, certificates_of
 from .listening import (
+    CannotListen,
     allow_descriptors,
     endpoint_description,
     is_tls_description,
     listen,
     shown_address,
-    with_tls,
 )
 from .logs import AccessLog, log_access
+from .server import Limits, Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-    from .connection import Site
     from .counters import Counters
+    from .metering import Troubles
+    from .server import Site
     from .settings import ServerSettings
 
 _log = Logger(namespace="desync.server")
@@ -140,6 +142,7 @@ class WebService:
     :param settings: where it listens, and how.
     :param site: what it serves.
     :param counters: where it counts.
+    :param troubles: told what goes wrong.
     :param closing: what is closed when it has stopped, in that order.
     :param on_reload: called on SIGHUP.
     :ivar adopted: what accepts connections for it, in the place of ports of its own.
@@ -152,6 +155,7 @@ class WebService:
         reactor: Any,
         site: Site,
         counters: Counters,
+        troubles: Troubles,
         closing: list[Closing],
         on_reload: Callable[[], object] | None = None,
     ) -> None:
@@ -173,7 +177,13 @@ class WebService:
             counters=counters,
             access_log=log_access if self._access_log is not None else None,
         )
-        self.factory = with_tls(settings, self.server)
+        self.factory: IProtocolFactory = self.server
+        self._certificates: list[Certificates] = []
+        own = certificates_of(settings)
+        if own is not None:
+            self._certificates.append(own)
+            self.factory = own.over(self.server)
+        self._troubles = troubles
         self._closing = closing
         self._on_reload = on_reload
         self._forget_hangup: Callable[[], None] | None = None
@@ -191,7 +201,18 @@ class WebService:
             globalLogPublisher.addObserver(self._access_log)
         if not self.adopted:
             for description in self.descriptions:
-                self.ports.append(await listen(self._reactor, description, self.factory))
+                self.ports.append(await self._listen(description))
+
+    async def _listen(self, description: str) -> IListeningPort:
+        reactor = self._reactor
+        if is_tls_description(description):
+            try:
+                certificates = certificates_at(description)
+            except Exception as error:
+                raise CannotListen(f"can't listen at {description}: {error}") from None
+            self._certificates.append(certificates)
+            reactor = ListeningWith(reactor, certificates)
+        return await listen(reactor, description, self.factory)
 
     async def start(self) -> None:
         """Say where it listens, and heed SIGHUP."""
@@ -205,8 +226,13 @@ class WebService:
     def _hang_up(self) -> None:
         if self._access_log is not None:
             self._access_log.reopen()
+        for certificates in self._certificates:
+            certificates.read_again(self._report)
         if self._on_reload is not None:
             self._on_reload()
+
+    def _report(self, line: str) -> None:
+        report(line, self._troubles)
 
     async def stop(self) -> None:
         """Stop listening, let running requests finish, and close everything."""
@@ -265,3 +291,10 @@ class OperatorPart:
 
 def _stopped(port: IListeningPort) -> Deferred[Any]:
     return maybeDeferred(port.stopListening)
+
+
+def report(line: str, troubles: Troubles) -> None:
+    """Say what came of reading something again."""
+    _log.info("{line}", line=line)
+    if line.startswith("failed"):
+        troubles.add(line)

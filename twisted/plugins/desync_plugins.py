@@ -3,10 +3,16 @@
 from twisted.application.service import ServiceMaker
 
 chunk_server = ServiceMaker(
-    "desync-chunk-server", "desync.services.twistd_chunks", "Serve chunks.", "desync-chunk-server"
+    "desync-chunk-server",
+    "desync.services.twistd_servers.chunk_server",
+    "Serve chunks.",
+    "desync-chunk-server",
 )
 index_server = ServiceMaker(
-    "desync-index-server", "desync.services.twistd_indexes", "Serve indexes.", "desync-index-server"
+    "desync-index-server",
+    "desync.services.twistd_servers.index_server",
+    "Serve indexes.",
+    "desync-index-server",
 )
 pull = ServiceMaker(
     "desync-pull", "desync.services.twistd_pull", "Serve casync over SSH.", "desync-pull"
