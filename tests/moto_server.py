@@ -3,7 +3,8 @@
 """
 Amazon's S3 as moto imitates it, as a program of its own, with signatures checked.
 
-It prints its port, and ends when its standard input does. Besides S3 it answers
+It prints its port, and ends when its standard input does. With a certificate and its key as
+arguments it also listens for TLS, and prints that port in a second line. Besides S3 it answers
 ``POST /_older?seconds=N``, which makes all objects older.
 """
 
@@ -77,9 +78,17 @@ def main() -> None:
 
     add_user()
     application = with_time_machine(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
-    print(server.server_port, flush=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for context in (None, tuple(sys.argv[1:])) if sys.argv[1:] else (None,):
+        server = make_server(
+            "127.0.0.1",
+            0,
+            application,
+            threaded=True,
+            request_handler=Quiet,
+            ssl_context=context,  # type: ignore[arg-type]
+        )
+        print(server.server_port, flush=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.buffer.read()
 
 

@@ -100,6 +100,17 @@ def moto() -> Service:
     return Service(f"127.0.0.1:{_start('tests.moto_server')}", ACCESS_KEY, SECRET_KEY)
 
 
+def moto_over_tls(certificate: str, key: str) -> tuple[Service, str]:
+    """
+    Start another moto that also speaks TLS. It ends with this process.
+
+    :returns: the service, and its host and port for TLS.
+    """
+    running = _start_program("tests.moto_server", certificate, key)
+    plain, secure = _port_of(running), _port_of(running)
+    return Service(f"127.0.0.1:{plain}", ACCESS_KEY, SECRET_KEY), f"127.0.0.1:{secure}"
+
+
 @functools.cache
 def radosgw() -> Service:
     """
@@ -131,18 +142,34 @@ def gcs_emulator() -> tuple[str, str]:
     return netloc, "bucket"
 
 
+def endless_bucket(count: int) -> Service:
+    """Start a service whose bucket has so many chunks, see :mod:`tests.endless_bucket`."""
+    return Service(f"127.0.0.1:{_start('tests.endless_bucket', str(count))}", "key", "secret")
+
+
 # Their standard input is open as long as this process lives.
 _running: list[subprocess.Popen[bytes]] = []
 
 
-def _start(module: str) -> int:
-    """Start a program that prints the port it listens on."""
+def _start_program(module: str, *args: str) -> subprocess.Popen[bytes]:
     running = subprocess.Popen(
-        [sys.executable, "-m", module], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", module, *args],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     _running.append(running)
+    return running
+
+
+def _port_of(running: subprocess.Popen[bytes]) -> int:
     assert running.stdout is not None
     return int(running.stdout.readline())
+
+
+def _start(module: str, *args: str) -> int:
+    """Start a program that prints the port it listens on."""
+    return _port_of(_start_program(module, *args))
 
 
 @atexit.register

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,17 @@ class PullServer:
     :param exports: of the users file.
     :param users: of the users file, without keys; all have the same one.
     :param arguments: further ones of the command.
+    :param environ: what is different in its environment.
     :ivar program: the ``ssh`` that knows it as ``server``, and logs in as the first user.
     """
 
     def __init__(
-        self, folder: Path, exports: dict[str, Any], users: dict[str, Any], *arguments: str
+        self,
+        folder: Path,
+        exports: dict[str, Any],
+        users: dict[str, Any],
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.key = make_key(folder / "client")
@@ -44,7 +51,7 @@ class PullServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=folder,
-            env=process_environ(),
+            env=process_environ(**(environ or {})),
         )
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -313,23 +313,23 @@ class ElsewhereTests(BadLuckCase):
             self.assertEqual(len(self.service.requests), 1)
 
     async def test_expired(self) -> None:
-        """Keys that expire in the middle are read anew, once, and nothing is lost."""
+        """Keys that expire in the middle of ten thousand chunks are read anew; none is lost."""
         path = Path(self.mktemp())
         path.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = s\n")
         os.chmod(path, 0o600)
         store = self.open(s3=S3Credentials(credentials_file=str(path)))
-        chunks = [sample_chunk(number, 20) for number in range(1000)]
+        chunks = [sample_chunk(number, 20) for number in range(10_000)]
         self.hold(*chunks)
 
         def expire(service: FakeS3, request: Any) -> None:
-            if len(service.requests) == 500:
+            if len(service.requests) == 5000:
                 path.write_text("[default]\naws_access_key_id=b\naws_secret_access_key: s\n")
                 service.expired.add("a")
 
         self.service.always = expire
         sink = CollectingSink()
         await IBatch(store).get_many(ids_of(*chunks), sink)
-        self.assertEqual(len(sink.found), 1000)
+        self.assertEqual(len(sink.found), 10_000)
         self.assertEqual(sink.errors, {})
         self.assertIn("b", {key for _, _, key in self.service.requests})
         self.service.expired.add("b")
