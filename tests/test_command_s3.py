@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,29 @@ class S3CommandTests(CommandCase):
         self.assertEqual(outcome.text.split(), [chunk_id.hex() for chunk_id in index.ids])
         outcome = self.run_s3("cat", "-s", self.store_url, "-o", "1000", "-l", "9", self.index_url)
         self.assertEqual(outcome.out, self.data[1000:1009])
+
+    def test_other_commands(self) -> None:
+        """Whatever else takes a store or an index takes these."""
+        index = self.make()
+        info = json.loads(self.run_s3("info", "-s", self.store_url, self.index_url).out)
+        self.assertEqual((info["total"], info["in-store"]), (len(index), len(set(index.ids))))
+        self.run_s3("verify-index", self.index_url, self.file)
+        other = self.store_url + "-2"
+        self.run_s3("chop", "-s", other, self.index_url, self.file)
+        self.run_s3("extract", "-s", other, self.index_url, self.path("copy"))
+        self.assertEqual(self.read("copy"), self.data)
+        tree = self.folder / "tree"
+        tree.mkdir()
+        (tree / "a file").write_bytes(self.data)
+        (tree / "link").symlink_to("a file")
+        caidx = self.index_url.replace(".caibx", ".caidx")
+        self.run_s3("tar", "-i", "-s", other, caidx, str(tree))
+        os.mkdir(self.path("again"))
+        self.run_s3("untar", "-i", "-s", other, caidx, self.path("again"))
+        self.assertEqual(self.read("again/a file"), self.data)
+        self.assertEqual(os.readlink(self.path("again/link")), "a file")
+        listed = self.run_s3("mtree", "-i", "-s", other, caidx)
+        self.assertIn("a\\040file", listed.text)
 
     def test_cache(self) -> None:
         """A bucket can be a cache, and be filled as one."""

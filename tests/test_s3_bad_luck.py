@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from twisted.internet.error import CannotListenError
 from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.server import Site
 
+from desync.chunking.digests import SHA512_256
+from desync.chunking.sizes import ChunkSizes
 from desync.errors import ChunkInvalid, ChunkMissing, StoreError, StoreRefused
 from desync.formats.stored import Compressed, chunk_name
 from desync.interfaces import IBatch, IChunkRemover
+from desync.operations.make import Made, make
+from desync.operations.upload import ChunkUploads
 from desync.options import S3Credentials, StoreOptions
+from desync.progress import Progress
 from desync.stores.location import parse_location
 from desync.stores.opening import open_target
 from desync.stores.s3 import open_s3_indexes
@@ -24,6 +30,8 @@ from desync.testing.batch_contract import ids_of
 from desync.testing.index_contract import sample_index
 from desync.testing.samples import sample_chunk
 from desync.testing.sinks import CollectingSink, listed_ids
+from desync.workers.pool import Pool
+from desync.workers.reactor import ReactorPool
 
 from .fake_s3 import FakeS3, fail, good, hang, redirect, reset, say, truncate
 
@@ -337,6 +345,71 @@ class ElsewhereTests(BadLuckCase):
         error = "the session token has expired (ExpiredToken"
         await self.fails(StoreRefused, store.get(chunks[0].chunk_id), error)
         self.assertEqual(len(self.service.requests), 1)
+
+
+class MakeTests(BadLuckCase):
+    """Storing a file while things go wrong."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.mktemp()
+        with open(self.path, "wb") as file:
+            file.write(os.urandom(3 << 20))
+        self.pool = ReactorPool(Pool(2), reactor)
+        self.addCleanup(self.pool.close)
+
+    async def make(self) -> Made:
+        """Store the file, and give its index."""
+        uploads = ChunkUploads(self.open(error_retry=2), 8, Compressed())
+        sizes = ChunkSizes(1024, 4096, 16384)
+        return await make(self.path, sizes, SHA512_256, self.pool, Progress(), uploads)
+
+    def count(self, method: str) -> int:
+        """Count the requests there were of a kind."""
+        return sum(each == method for each, _, _ in self.service.requests)
+
+    async def test_troubles(self) -> None:
+        """What passes costs only time: all chunks are there, whole."""
+        chance = random.Random(1)
+        troubles = [reset, fail(500), fail(503, "SlowDown"), fail(500, "InternalError")]
+
+        def now_and_then(service: FakeS3, request: Any) -> object:
+            # Never the same request twice.
+            what = (request.method, request.path)
+            if what in hit or chance.random() > 0.05:
+                return None
+            hit.add(what)
+            return chance.choice(troubles)(service, request)
+
+        hit: set[tuple[bytes, bytes]] = set()
+        self.service.always = now_and_then
+        made = await self.make()
+        self.assertGreater(len(hit), 10)
+        self.assertEqual(made.stored, len(self.service.objects))
+        for chunk_id in made.index.ids:
+            stored = self.service.objects["p/" + chunk_name(chunk_id, ".cacnk")]
+            self.assertEqual(SHA512_256.id_of(Compressed().decode(stored, 1 << 20)), chunk_id)
+
+    async def test_second_run(self) -> None:
+        """What stays ends it with one line; the next one sends only what isn't there."""
+
+        def gone(service: FakeS3, request: Any) -> object:
+            if self.count("PUT") > 100:
+                service.is_there = False
+            return None
+
+        self.service.always = gone
+        await self.fails(StoreRefused, self.make(), "bucket 'bucket' does not exist")
+        there = len(self.service.objects)
+        self.assertGreaterEqual(there, 90)
+        self.service.always = None
+        self.service.is_there = True
+        self.service.requests.clear()
+        made = await self.make()
+        # What was under way when the first one gave up may have arrived since.
+        self.assertIn(made.produced - there - made.stored, range(9))
+        self.assertIn(self.count("PUT") - made.stored, range(9))
+        self.assertEqual(len(self.service.objects), made.produced)
 
 
 class ManyTests(BadLuckCase):
