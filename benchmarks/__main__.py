@@ -18,6 +18,8 @@ from .jobs import JOBS, Job
 from .measure import adopt_orphans
 from .place import Place
 from .rounds import measure_job
+from .serving_report import Serving
+from .tables import NOTHING
 
 KERNELS = ("auto", "avx512", "avx2", "scalar", "portable")
 
@@ -58,7 +60,7 @@ def _arguments(args: Sequence[str]) -> argparse.Namespace:
         dest="saved",
         nargs="+",
         metavar="FILE",
-        help="measure nothing: show what --json saved",
+        help="measure nothing: show what --json saved, here or of benchmarks.serving",
     )
     parsed = parser.parse_args(args)
     if parsed.runs < 1 or parsed.workers < 1:
@@ -148,11 +150,11 @@ def main(args: Sequence[str]) -> int:
     if options.list:
         for job in JOBS.values():
             row = report.Row(job.name, job.about, job.times_at_least, job.seconds_at_most)
-            demand = "" if row.at_least == report.NOTHING else f"; at least {row.at_least}"
+            demand = "" if row.at_least == NOTHING else f"; at least {row.at_least}"
             print(f"{job.name:14}{job.about}{demand}{'; optional' if job.optional else ''}")
         return 0
     if options.saved:
-        reports = []
+        reports: list[report.Report | Serving] = []
         for path in options.saved:
             with open(path, encoding="utf-8") as saved:
                 reports.append(report.from_json(saved.read()))

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from . import serving_report
 from .commands import GO, OURS
+from .serving_report import Serving
+from .tables import NOTHING, lines
 
-NOTHING = "-"
 _MIB = 1 << 20
 _GIB = 1 << 30
 
@@ -153,13 +155,15 @@ class Report:
         return max(peaks) if peaks else None
 
 
-def from_json(text: str) -> Report:
+def from_json(text: str) -> Report | Serving:
     """
-    Read a report that was saved.
+    Read a report that was saved, of jobs or of servers.
 
     :raises ValueError, TypeError, KeyError: if it isn't one.
     """
     values: dict[str, Any] = json.loads(text)
+    if values.pop("kind", None) == serving_report.KIND:
+        return serving_report.from_values(values)
     rows = []
     for row in values.pop("rows"):
         figures = {name: Figures(**each) for name, each in row.pop("parties").items()}
@@ -216,20 +220,6 @@ def costs_table(report: Report) -> list[list[str]]:
     return rows
 
 
-def _lines(table: Sequence[Sequence[str]], rule: str = "") -> list[str]:
-    """Align a table's columns: names on the left, figures on the right."""
-    widths = [max(len(cells[at]) for cells in table) for at in range(len(table[0]))]
-    lines = []
-    for cells in table:
-        aligned = [cells[0].ljust(widths[0])]
-        aligned += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        lines.append("  ".join(aligned).rstrip())
-    if rule:
-        bar = "  ".join(rule * width for width in widths)
-        lines = [bar, lines[0], bar, *lines[1:], bar]
-    return lines
-
-
 def notes(report: Report) -> list[str]:
     """Say what has to be known to read the table, a paragraph each."""
     said = [
@@ -259,15 +249,17 @@ def notes(report: Report) -> list[str]:
     return said
 
 
-def as_text(report: Report) -> str:
+def as_text(report: Report | Serving) -> str:
     """Give the report for a terminal."""
-    lines = [f"{name}: {value}" for name, value in _facts(report).items()]
+    if isinstance(report, Serving):
+        return report.as_text()
+    said = [f"{name}: {value}" for name, value in _facts(report).items()]
     for each in (times_table(report), costs_table(report)):
-        lines += ["", *_lines(each)]
-    lines.append("")
-    lines += notes(report)
-    lines += [f"failed: {failure}" for failure in report.failures()]
-    return "\n".join(lines) + "\n"
+        said += ["", *lines(each)]
+    said.append("")
+    said += notes(report)
+    said += [f"failed: {failure}" for failure in report.failures()]
+    return "\n".join(said) + "\n"
 
 
 def _facts(report: Report) -> dict[str, str]:
@@ -294,16 +286,19 @@ machine::
 """
 
 
-def as_page(reports: Sequence[Report]) -> str:
+def as_page(reports: Sequence[Report | Serving]) -> str:
     """Give a page of the documentation with one or more measurements."""
     parts = [_PAGE]
     for report in reports:
+        if isinstance(report, Serving):
+            parts.append(report.section())
+            continue
         title = f"{size_text(report.size)}, {report.workers} workers, {report.kernels}"
         parts.append(f"{title}\n{'-' * len(title)}\n\n")
         parts.append("".join(f":{n}: {value}\n" for n, value in _facts(report).items()) + "\n")
 
         for each in (times_table(report), costs_table(report)):
-            parts.append("\n".join(_lines(each, "=")) + "\n\n")
+            parts.append("\n".join(lines(each, "=")) + "\n\n")
         parts += [f"{note}\n\n" for note in notes(report)]
         parts.append("The jobs:\n\n")
         parts += [f"* {row.job}: {row.about}\n" for row in report.rows]

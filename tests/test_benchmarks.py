@@ -539,6 +539,7 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(code, 0, out)
         with open(saved, encoding="utf-8") as file:
             result = report.from_json(file.read())
+        assert isinstance(result, report.Report)
         self.assertEqual([row.job for row in result.rows], jobs)
         for row in result.rows:
             self.assertEqual(len(row.parties[OURS].wall), 1)
