@@ -43,6 +43,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "bsdtar": Peer("bsdtar", "libarchive-tools"),
+    "caddy": Peer("caddy", "caddy", ("version",)),
     "casync": Peer("casync", "casync"),
     "chromium": Peer("chromium", "chromium"),
     "curl": Peer("curl", "curl"),
@@ -62,6 +63,7 @@ PEERS = {
     "ssh": Peer("ssh", "openssh-client", ("-V",)),
     "sshd": Peer("sshd", "openssh-server", ("-V",)),
     "systemd-analyze": Peer("systemd-analyze", "systemd"),
+    "systemd-socket-activate": Peer("systemd-socket-activate", "systemd"),
     "libfuse2": Peer("fuse", "libfuse2", is_library=True),
     "rsync": Peer("rsync", "rsync"),
 }

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from desync.stores.local_files import LocalFiles
 from tests.command_case import SIZES, CommandCase, sample
 from tests.command_line import command, desync_process, process_environ
 from tests.peers import peer
-from tests.server_process import ServerProcess, wait_until
+from tests.server_process import ServerProcess, accepts, free_port, wait_until
 
 PATIENT = ("-e", "3", "-b", "10ms")
 """Flags that try three times, soon."""
@@ -223,7 +222,7 @@ class NginxTests(Case):
         nginx = peer("nginx")
         place = Path(self.path("nginx"))
         place.mkdir()
-        port = _free_port()
+        port = free_port()
         (place / "conf").write_text(
             f"""
             daemon off; master_process off; pid {place}/pid; error_log {place}/error;
@@ -243,7 +242,7 @@ class NginxTests(Case):
         process = subprocess.Popen([nginx, "-p", str(place), "-c", str(place / "conf")])
         self.addCleanup(process.wait)
         self.addCleanup(process.terminate)
-        wait_until(lambda: _answers(port), "nginx")
+        wait_until(lambda: accepts(port), "nginx")
         url = f"http://127.0.0.1:{port}"
         self.extract("-s", f"{url}/castr")
         self.desync("extract", "-s", f"{url}/castr/", f"{url}/indexes/a.caibx", self.path("out"))
@@ -252,15 +251,3 @@ class NginxTests(Case):
         requests = (place / "access").read_text()
         self.assertEqual(requests.count('"POST /castr/chunks'), 2)
         self.assertGreaterEqual(requests.count('"GET /castr/'), 2 * self.chunks)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
