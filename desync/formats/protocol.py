@@ -381,7 +381,7 @@ class MessageReader:
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self._limit = limit
-        self._rest: bytes | bytearray = b""  # the beginning of a frame
+        self._rest = bytearray()  # the beginning of a frame
         self._wanted = HEADER_SIZE  # how many bytes it takes to get any further
         self.error: RemoteProtocolError | None = None
 
@@ -396,30 +396,36 @@ class MessageReader:
         """
         if self.error is not None:
             raise self.error
-        buffer: bytes | bytearray = data
-        if self._rest:
-            if not isinstance(self._rest, bytearray):
-                self._rest = bytearray(self._rest)
-            self._rest += data
-            buffer = self._rest
-        if len(buffer) < self._wanted:
-            self._rest = buffer
-            return []
-        messages, end = self._parse(buffer)
+        messages: list[Message] = []
+        begin = self._complete(data, messages) if self._rest else 0
+        if begin < len(data) and self.error is None:
+            begin = self._parse(data, begin, messages)
+            self._rest += memoryview(data)[begin:]
         if self.error is not None:
-            self._rest = b""
+            self._rest.clear()
             if not messages:
                 raise self.error
-        elif isinstance(buffer, bytearray):
-            del buffer[:end]
-        else:
-            self._rest = buffer[end:]
         return messages
 
-    def _parse(self, buffer: bytes | bytearray) -> tuple[list[Message], int]:
-        """Make what messages there are, and say where the rest begins."""
-        messages: list[Message] = []
-        begin = 0
+    def _complete(self, data: bytes, messages: list[Message]) -> int:
+        """
+        Complete the frame that has begun, with as much of what was fed as belongs to it: the others
+        are read where they are.
+
+        :returns: how much that was.
+        """
+        rest = self._rest
+        used = 0
+        while self._rest and used < len(data) and self.error is None:
+            more = data[used : used + self._wanted - len(rest)]
+            rest += more
+            used += len(more)
+            if len(rest) >= self._wanted:
+                del rest[: self._parse(rest, 0, messages)]
+        return used
+
+    def _parse(self, buffer: bytes | bytearray, begin: int, messages: list[Message]) -> int:
+        """Make what messages there are from some place on, and say where the rest begins."""
         with memoryview(buffer) as view:
             while len(view) - begin >= HEADER_SIZE:
                 size, number = _HEADER.unpack_from(view, begin)
@@ -428,16 +434,16 @@ class MessageReader:
                     self._check(size, number)
                     if len(view) - begin < size:
                         self._wanted = size
-                        return messages, begin
+                        return begin
                     assert kind is not None
                     with view[begin + HEADER_SIZE : begin + size] as body:
                         messages.append(kind.parse(body))
                 except Unfit as error:
                     self.error = RemoteProtocolError(str(error))
-                    return messages, begin
+                    return begin
                 begin += size
         self._wanted = HEADER_SIZE
-        return messages, begin
+        return begin
 
     def _check(self, size: int, number: int) -> None:
         kind = _BY_NUMBER.get(number)

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from .objects import IObjects
 
 #: How many chunks that have arrived, and bytes of them, are checked together in a thread.
-_CHECKED_COUNT: Final = 32
+_CHECKED_COUNT: Final = 64
 _CHECKED_BYTES: Final = 4 << 20
 
 #: How many that have arrived are worth checking beside others.
-_MANY: Final = 4
+_MANY: Final = 16
 
 
 @implementer(IChunkTarget, IBatch)
@@ -204,7 +204,8 @@ class Arrivals:
     Chunks that have arrived and wait to be checked, in the order of their arrival.
 
     One of those that bring them checks what there is, and another one what has come meanwhile if
-    that is much; the others fetch more, until as many wait as requests are under way.
+    that is much; the others fetch more, until as many wait as are checked together, or as
+    requests are under way.
     """
 
     def __init__(
@@ -232,7 +233,7 @@ class Arrivals:
                     await self._check(self._next(), self._guard)
             finally:
                 self._checking -= 1
-        elif len(self._arrived) >= self._most or self._bytes >= _CHECKED_BYTES:
+        elif len(self._arrived) >= max(self._most, _CHECKED_COUNT) or self._bytes >= _CHECKED_BYTES:
             room: Deferred[None] = Deferred(self._room.remove)
             self._room.append(room)
             await room
