@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from desync.chunking.digests import SHA512_256
@@ -24,8 +25,9 @@ from desync.stores.keyed_chunks import KeyedChunkStore
 from desync.stores.location import parse_location
 from desync.testing.samples import sample_chunk
 from tests.authority import Authority
+from tests.command_line import desync_process
 from tests.peers import peer
-from tests.web_server import FileServer, reactor
+from tests.web_server import FileServer, ScriptedServer, reactor, response
 
 
 class Case(TestCase):
@@ -138,6 +140,30 @@ class TLSTests(Case):
         await self.fails(store, "TLS|closed|no answer")
         secure = self.serve("127.0.0.1").url().replace("https://", "http://")
         await self.fails(self.store(secure), "closed|HTTP")
+
+
+class CommandTests(Case):
+    """Commands, which import the reactor without what TLS takes."""
+
+    async def test_redirect(self) -> None:
+        """A server that redirects to a secure one brings TLS in; trust counts there as ever."""
+        file, index, output = (str(self.folder / name) for name in ("file", "index", "output"))
+        Path(file).write_bytes(b"less than a chunk has at least")
+        self.assertEqual(desync_process("make", "-s", str(self.folder), index, file).code, 0)
+        [stored] = self.folder.glob("*/*.cacnk")
+        name = str(stored.relative_to(self.folder))
+        secure = self.serve("127.0.0.1")
+        secure.files[f"/{name}"] = stored.read_bytes()
+        moved = response("307 Temporary Redirect", Location=secure.url(f"/{name}"))
+        plain = ScriptedServer(lambda peer, head: peer.transport.write(moved))  # type: ignore[union-attr]
+        self.addCleanup(plain.stop)
+        extract = ("extract", "-e", "1", "-s", plain.url(), index, output)
+        refused = await deferToThread(desync_process, *extract)
+        self.assertEqual(refused.code, 1)
+        self.assertIn("TLS failed: certificate verify failed", refused.err)
+        done = await deferToThread(desync_process, *extract, "--ca-cert", self.authority.path)
+        self.assertEqual((done.code, done.err), (0, ""))
+        self.assertEqual(Path(output).read_bytes(), Path(file).read_bytes())
 
 
 class ProxyTests(Case):
