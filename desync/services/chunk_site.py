@@ -19,6 +19,7 @@ from desync.interfaces import IChunkTarget
 from .chunk_batches import BATCH_PATHS, ChunkBatches
 from .chunk_paths import parse_chunk_path
 from .exchange import TEXT, Refused
+from .gathered_reads import GatheredReads
 from .metering import count_error, one_line
 from .near_files import NearFiles, near_files
 from .room import USUAL
@@ -75,6 +76,7 @@ class ChunkSite:
         self.writable = writable
         self._verify = verify
         self._batches = ChunkBatches(self)
+        self._gathered = GatheredReads(threads)
         self._largest = self.form.stored_limit(MAX_CHUNK_SIZE)
         self._seen: IChunkSource | None = None
         self._near: NearFiles | None = None
@@ -125,6 +127,14 @@ class ChunkSite:
     async def _get(self, exchange: Exchange) -> None:
         chunk_id = exchange.target
         await exchange.turn(USUAL)
+        near = self.find_near()
+        if near is not None and near.in_threads:
+            there = await self._gathered.read(near, chunk_id)
+            if there is not None:
+                if near.is_cache:
+                    self.counters.cache_hits += 1
+                exchange.respond(200, there, again=near.file_of(chunk_id, len(there)).read_on)
+                return
         try:
             chunk = await self.reader.get(chunk_id)
             data = await self.bytes_of(chunk)

@@ -10,6 +10,7 @@ is left to a thread, as is everything where the system can't say (tmpfs, systems
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -95,6 +96,8 @@ class NearFiles:
     :param files: the directory, whose files are in the form that is served.
     :param is_cache: whether they are a cache's, so that the age of what is found is renewed.
     :param threads: for what takes waiting.
+    :ivar in_threads: whether files have to be read by threads, with :meth:`read_many`: the file
+        system can't say what it has at hand.
     """
 
     def __init__(self, files: LocalFiles, is_cache: bool, threads: Threads) -> None:
@@ -103,6 +106,7 @@ class NearFiles:
         self._extension = files.form.extension
         self.is_cache = is_cache
         self._threads = threads
+        self.in_threads = False
         self._buffer = memoryview(bytearray(_LARGEST))
 
     def _path_of(self, chunk_id: bytes) -> str:
@@ -119,6 +123,8 @@ class NearFiles:
 
         :returns: its bytes, and the file; None if the stores have to be asked, whatever the reason.
         """
+        if self.in_threads:
+            return None
         path = self._path_of(chunk_id)
         try:
             descriptor = os.open(path, _FLAGS)
@@ -136,7 +142,8 @@ class NearFiles:
             if self.is_cache and time.time() - found.st_mtime > _RENEW_AFTER:
                 os.utime(descriptor)
             return bytes(view), NearFile(path, found.st_ino, size, self._threads)
-        except OSError:
+        except OSError as error:
+            self.in_threads = error.errno == errno.EOPNOTSUPP
             return None
         finally:
             os.close(descriptor)
