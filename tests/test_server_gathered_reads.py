@@ -124,3 +124,9 @@ class InMemoryTests(SynchronousTestCase):
         self.assertIsNone(near.find(chunk.chunk_id))
         self.assertTrue(near.in_threads)
         self.assertEqual(near.read_many([chunk.chunk_id, bytes(32)]), [b"stored", None])
+        threads = ManualThreads()
+        rest = Deferred.fromCoroutine(
+            NearFiles(files, False, threads).file_of(chunk.chunk_id, 6).read_on(2)
+        )
+        threads.advance()
+        self.assertEqual(self.successResultOf(rest), b"ored")

@@ -83,8 +83,11 @@ class NearFile:
             data = bytearray(min(_READ_ON, self._size - at))
             count = os.preadv(descriptor, [data], at, flags)
             return bytes(memoryview(data)[:count])
-        except BlockingIOError:
-            return b""
+        except OSError as error:
+            # It would have to wait, or the file system can't say.
+            if flags and error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return b""
+            raise
         finally:
             os.close(descriptor)
 
