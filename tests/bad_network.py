@@ -8,7 +8,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _STEP = 1 << 14
 
@@ -24,6 +24,9 @@ class BadNetwork:
         flipped), ``trickle`` (the rest of that piece comes byte by byte, and nothing after it), or
         nothing.
     :param then: called when it happens.
+    :param budgets: for each connection in turn how many bytes of answers it lasts before it is
+        reset; those that come after them last.
+    :ivar broken: how many connections came to the end of their budget.
     """
 
     def __init__(
@@ -32,11 +35,14 @@ class BadNetwork:
         after: int = 1 << 62,
         event: str = "",
         then: Callable[[], object] = lambda: None,
+        budgets: Sequence[int] = (),
     ) -> None:
         self._port = port
         self._left = after
         self._event = event
         self._then = then
+        self._budgets = list(budgets)
+        self.broken = 0
         self._happened = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -66,17 +72,26 @@ class BadNetwork:
             if self._closed.is_set():
                 self._reset(client)
                 self._reset(server)
-            for source, target, counted in ((client, server, False), (server, client, True)):
-                threading.Thread(
-                    target=self._pass, args=(source, target, counted), daemon=True
-                ).start()
+            budget = self._budgets.pop(0) if self._budgets else None
+            for ways in (client, server, False, None), (server, client, True, budget):
+                threading.Thread(target=self._pass, args=ways, daemon=True).start()
 
-    def _pass(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+    def _pass(
+        self, source: socket.socket, target: socket.socket, counted: bool, budget: int | None
+    ) -> None:
         try:
             while data := source.recv(_STEP):
                 if counted:
                     data = self._meddle(data, target)
-                target.sendall(data)
+                if budget is None:
+                    target.sendall(data)
+                    continue
+                target.sendall(data[:budget])
+                budget -= min(len(data), budget)
+                if not budget:
+                    self.broken += 1
+                    self._reset(target)
+                    break
         except OSError:
             pass
         for each in source, target:

@@ -98,24 +98,6 @@ class CommandTests(HTTPCase):
         self.assertEqual(asked.count("POST /missing"), 1)
         self.assertEqual(len([each for each in asked if each.startswith("HEAD")]), len(self.ids))
 
-    def test_proxying(self) -> None:
-        """A server may stand before another one, with a cache."""
-        self.store("cache")
-        behind = self.serve()
-        before = ServerProcess("chunk-server", "-s", behind.url, "-c", self.path("cache"))
-        self.addCleanup(before.stop)
-        self.ok("extract", "-s", before.url, self.path("a.caibx"), self.path("out"))
-        self.assertEqual(self.read("out"), self.data)
-        self.assertEqual(self.stored("cache") | self.null_ids(), self.ids | self.null_ids())
-        behind.kill()
-        self.ok("extract", "-s", before.url, self.path("a.caibx"), self.path("out2"))
-        self.assertEqual(self.read("out2"), self.data)
-
-    def null_ids(self) -> set[bytes]:
-        """Give the id of the null chunk, which is never fetched."""
-        index = self.index("a.caibx")
-        return {index.digest.null_id(index.sizes.max)}
-
     def test_authorization(self) -> None:
         """Without what the server wants to see there is an error that doesn't show it either."""
         server = self.serve("--authorization", "Bearer sesame")

@@ -18,6 +18,7 @@ from tests.server_process import ServerProcess, wait_until
 from tests.test_server_process import Case
 
 CLIENTS = 1000
+THOUSANDS = 3000
 LARGEST_SET = 200 << 20
 
 
@@ -62,13 +63,13 @@ class SlowClientTests(Case):
         client.connect(("127.0.0.1", server.port))
         client.sendall(data)
 
-    def allow(self) -> None:
+    def allow(self, clients: int = CLIENTS) -> None:
         try:
             import resource
         except ImportError:
             raise SkipTest("no limits to raise") from None
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = CLIENTS + 200
+        wanted = clients + 200
         if hard != resource.RLIM_INFINITY and hard < wanted:
             raise SkipTest(f"no more than {hard} open files are allowed")
         if soft < wanted:
@@ -136,6 +137,28 @@ class SlowClientTests(Case):
         self.assertEqual([f.chunk_id for f in self.files("new").all_files()], [chunk_id])
         # Otherwise they would be waited for.
         self.close_all()
+        self.assertEqual(server.stop(), 0)
+
+    def test_thousands(self) -> None:
+        """Thousands of connections that come at once are all served, and none is in the way."""
+        self.allow(THOUSANDS)
+        server = self.server("chunk-server", "-s", self.path("store"))
+        [chunk_id, *_] = self.chunks
+        stored = (self.folder / "store" / self.path_of(chunk_id)[1:]).read_bytes()
+        for _ in range(THOUSANDS):
+            self.connect(server, b"")
+        ask = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % self.path_of(chunk_id).encode()
+        for client in self.open:
+            client.sendall(ask)
+        for client in self.open:
+            with client.makefile("rb") as answer:
+                self.assertEqual(answer.readline(), b"HTTP/1.1 200 OK\r\n")
+                while answer.readline() != b"\r\n":
+                    pass
+                self.assertEqual(answer.read(len(stored)), stored)
+        self.assertLess(self.resident(server), LARGEST_SET)
+        self.close_all()
+        self.assert_serves(server.port)
         self.assertEqual(server.stop(), 0)
 
     def test_too_many(self) -> None:

@@ -34,7 +34,7 @@ class EndpointTests(SynchronousTestCase):
             ("[::1]:8080", r"tcp:8080:interface=\:\:1"),
             ("localhost:1", "tcp:1:interface=localhost"),
         ):
-            self.assertEqual(endpoint_description(text), description)
+            self.assertEqual(endpoint_description(text), f"{description}:backlog=1024")
 
     def test_descriptions(self) -> None:
         """Endpoint descriptions are what they are."""

@@ -12,9 +12,9 @@ import subprocess
 import time
 from typing import Any
 
+from .bad_network import BadNetwork
 from .command_case import CommandCase, sample
 from .command_line import command, desync_process, process_environ
-from .faulty_proxy import FaultyProxy
 from .server_process import ServerProcess
 
 MIB = 1 << 20
@@ -48,12 +48,12 @@ class UpdateTests(CommandCase):
         assert found is not None
         return int(found[1])
 
-    def faulty(self, count: int) -> tuple[FaultyProxy, str]:
+    def faulty(self, count: int) -> tuple[BadNetwork, str]:
         """Put something before the server that breaks so many connections; give its location."""
         budgets = [self.random.randrange(1, 300_000) for _ in range(count)]
-        proxy = FaultyProxy(self.port, budgets)
-        self.addCleanup(proxy.close)
-        return proxy, f"http://127.0.0.1:{proxy.port}/"
+        network = BadNetwork(self.port, budgets=budgets)
+        self.addCleanup(network.close)
+        return network, network.url
 
     def extract(self, *args: str) -> dict[str, Any]:
         """Extract the new version, see whether it is right, and give the figures."""

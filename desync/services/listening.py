@@ -22,6 +22,10 @@ _KINDS: Final = frozenset({"tcp", "tcp6", "ssl", "unix", "systemd", "haproxy", "
 #: All addresses, of both families where the system has them.
 _ANY: Final = "::" if socket.has_ipv6 else "0.0.0.0"
 
+#: Connections that wait to be accepted. Of many that come at once those beyond it try again only a
+#: second later.
+_BACKLOG: Final = 1024
+
 
 class CannotListen(DesyncError):
     """A server can't listen where it was told to."""
@@ -45,7 +49,8 @@ def endpoint_description(text: str, host_if_none: str = _ANY) -> str:
         host = host[1:-1]
     elif ":" in host:
         raise UsageError(f"can't listen at {text!r}: an IPv6 address goes into brackets")
-    return f"tcp:{_port_number(text, port)}:interface={quoteStringArgument(host or host_if_none)}"
+    number, interface = _port_number(text, port), quoteStringArgument(host or host_if_none)
+    return f"tcp:{number}:interface={interface}:backlog={_BACKLOG}"
 
 
 def _port_number(text: str, port: str) -> int:
