@@ -4,21 +4,24 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import CancelledError
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import directlyProvides
 
 from desync.errors import ChunkInvalid, ChunkMissing, StoreError, StoreRefused
 from desync.formats.chunk import Chunk
-from desync.interfaces import IBatch, IChunkTarget
+from desync.formats.ids import ChunkIds
+from desync.interfaces import IBatch, IChunkRemover, IChunkTarget
 from desync.stores.memory import MemoryStore
 from desync.stores.retry import IRetriesRequests, Retry, retrying
 from desync.stores.route import Route
 from desync.testing.batch_contract import BatchContract, ids_of
 from desync.testing.contract import RemoverContract, SourceContract, TargetContract
 from desync.testing.samples import sample_chunk, sample_chunks
-from desync.testing.sinks import CollectingSink
+from desync.testing.sinks import CollectingSink, listed_ids
 from desync.testing.stores import ScriptedStore
 
 
@@ -216,3 +219,63 @@ class RetryTests(SynchronousTestCase):
         """Closing closes the store."""
         self.successResultOf(self.store.close())
         self.assertEqual(self.inner.closed, 1)
+
+
+class Faltering(MemoryStore):
+    """A store whose listings fail half-way, a few times."""
+
+    failures = 2
+
+    def list_ids(self, take: Callable[[ChunkIds], Deferred[None] | None]) -> Deferred[None]:
+        async def run() -> None:
+            ids = await listed_ids(MemoryStore(self.chunks))
+            for begin in range(0, len(ids), 2):
+                if begin == 4 and self.failures:
+                    self.failures -= 1
+                    raise StoreError(self.location, "it broke off")
+                pressure = take(ids[begin : begin + 2])
+                if pressure is not None:
+                    await pressure
+
+        return Deferred.fromCoroutine(run())
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        super().__init__(chunks)
+        self.chunks = chunks
+
+
+class ListingTests(SynchronousTestCase):
+    """Listings that break off."""
+
+    def setUp(self) -> None:
+        self.inner = Faltering(sample_chunks(9))
+        self.clock = Clock()
+        self.store = IChunkRemover(retrying(self.inner, self.clock, 3, 0.5))
+
+    def test_each_once(self) -> None:
+        """One that is begun anew hands over the rest, and nothing twice."""
+        listing = Deferred.fromCoroutine(listed_ids(self.store))
+        self.clock.advance(0.5)
+        self.assertNoResult(listing)
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(listing), ids_of(*self.inner.chunks).sorted_unique())
+
+    def test_too_often(self) -> None:
+        """It fails when it has broken off as often as it may."""
+        self.inner.failures = 3
+        listing = Deferred.fromCoroutine(listed_ids(self.store))
+        self.clock.pump([0.5, 1])
+        self.failureResultOf(listing, StoreError)
+
+    def test_who_takes_them_fails(self) -> None:
+        """What whoever takes the ids fails with is no reason to list again."""
+        self.inner.failures = 0
+        calls = []
+
+        def take(ids: ChunkIds) -> Deferred[None]:
+            calls.append(ids)
+            return fail(StoreError("another", "no room"))
+
+        error = self.failureResultOf(self.store.list_ids(take), StoreError)
+        self.assertIn("another", str(error.value))
+        self.assertEqual(len(calls), 1)
