@@ -7,12 +7,16 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
+from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
 from desync.chunking.digests import SHA512_256
 from desync.formats.chunk import Chunk
+from desync.formats.protocol import ChunkData, MessageReader
 from desync.stores.local_files import LocalFiles
+from tests.authority import Authority
 from tests.fuzz_server import ChunkFuzz, IndexFuzz, fuzz
 from tests.server_process import ServerProcess, wait_until
 from tests.test_server_process import Case
@@ -20,6 +24,34 @@ from tests.test_server_process import Case
 CLIENTS = 1000
 THOUSANDS = 3000
 LARGEST_SET = 200 << 20
+
+
+def batch_request(chunks: list[Chunk]) -> bytes:
+    """Ask for some chunks at once."""
+    ids = b"".join(chunk.chunk_id for chunk in chunks)
+    return (
+        b"POST /chunks HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.desync.ids\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(ids), ids)
+    )
+
+
+def read_body(answers: Any) -> bytes:
+    """Read an answer, and give its body."""
+    status = answers.readline()
+    assert status == b"HTTP/1.1 200 OK\r\n", status
+    length = 0
+    while (line := answers.readline()) != b"\r\n":
+        if line.startswith(b"Content-Length: "):
+            length = int(line[16:])
+    if length:
+        body: bytes = answers.read(length)
+        return body
+    body = b""
+    while size := int(answers.readline(), 16):
+        body += answers.read(size)
+        answers.readline()
+    answers.readline()
+    return body
 
 
 class FuzzTests(Case):
@@ -76,20 +108,21 @@ class SlowClientTests(Case):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
 
-    def check_readers(self, *flags: str, batches: bool = False) -> None:
-        """Have a thousand ask for a lot of large chunks and read nothing."""
-        self.allow()
+    def large_chunks(self) -> tuple[str, list[Chunk]]:
+        """Make a store of a few large chunks."""
         store = self.store("large")
         files = LocalFiles(store)
         chunks = [Chunk.of(os.urandom(256 << 10), SHA512_256) for _ in range(8)]
         for chunk in chunks:
             files.put_chunk(chunk)
+        return store, chunks
+
+    def check_readers(self, *flags: str, batches: bool = False) -> None:
+        """Have a thousand ask for a lot of large chunks and read nothing."""
+        self.allow()
+        store, chunks = self.large_chunks()
         server = self.server("chunk-server", "-s", store, "--max-requests", "5000", *flags)
-        all_ids = b"".join(chunk.chunk_id for chunk in chunks)
-        batch = (
-            b"POST /chunks HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.desync.ids\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(all_ids), all_ids)
-        )
+        batch = batch_request(chunks)
         for number in range(CLIENTS):
             path = self.path_of(chunks[number % 8].chunk_id)
             single = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
@@ -103,6 +136,43 @@ class SlowClientTests(Case):
         self.assertLess(self.resident(server), LARGEST_SET)
         self.close_all()
         self.assertEqual(server.stop(), 0)
+
+    def test_little_by_little(self) -> None:
+        """Who reads little at a time gets every byte, whether it asks for one or for many."""
+        store, chunks = self.large_chunks()
+        self.write_certificate()
+        for flags in (), ("--cert", self.certificate, "--key", self.key):
+            server = self.server("chunk-server", "-s", store, *flags)
+            # More than the kernel takes for a connection.
+            asked = chunks * 4
+            paths = [self.path_of(chunk.chunk_id).encode() for chunk in asked]
+            self.connect(server, b"")
+            client = self.open[-1]
+            if flags:
+                context = ssl.create_default_context(cafile=self.authority)
+                client = context.wrap_socket(client, server_hostname="127.0.0.1")
+                self.open.append(client)
+            client.sendall(b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths))
+            client.sendall(batch_request(chunks))
+            with client.makefile("rb", 1000) as answers:
+                for path in paths:
+                    stored = (self.folder / "large" / path[1:].decode()).read_bytes()
+                    self.assertEqual(read_body(answers), stored)
+                frames = MessageReader().feed(read_body(answers))
+            self.assertEqual(
+                {each.chunk_id for each in frames if isinstance(each, ChunkData)},
+                {chunk.chunk_id for chunk in chunks},
+            )
+            for each in frames[:-1]:
+                assert isinstance(each, ChunkData)
+                file = self.folder / "large" / self.path_of(each.chunk_id)[1:]
+                self.assertEqual(each.data, file.read_bytes())
+            self.assertEqual(server.stop(), 0)
+
+    def write_certificate(self) -> None:
+        authority = Authority(self.folder)
+        self.authority = authority.path
+        self.certificate, self.key = authority.issue("server")
 
     def test_slow_readers(self) -> None:
         """A thousand that ask for large chunks again and again and read nothing take 200 MiB."""
