@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.conch.avatar import ConchUser
 from twisted.conch.checkers import SSHPublicKeyChecker
-from twisted.conch.error import ValidPublicKey
+from twisted.conch.error import ConchError, ValidPublicKey
 from twisted.conch.ssh import common
 from twisted.conch.ssh.channel import SSHChannel
 from twisted.conch.ssh.connection import (
@@ -274,6 +274,18 @@ class Connection(SSHConnection):
         link: Any = self.transport
         link.sendPacket(MSG_CHANNEL_OPEN_FAILURE, failure)
 
+    def ssh_CHANNEL_OPEN_CONFIRMATION(self, packet: bytes) -> None:  # noqa: N802
+        """
+        End the connection: no channel was asked for from here.
+
+        :raises ConchError: always. Conch would take it for one that the client has opened.
+        """
+        raise ConchError("an answer to no request")
+
+    def ssh_CHANNEL_OPEN_FAILURE(self, packet: bytes) -> None:  # noqa: N802
+        """See :meth:`ssh_CHANNEL_OPEN_CONFIRMATION`."""
+        raise ConchError("an answer to no request")
+
     def flush(self) -> None:
         """Send what the channels have."""
         for channel in list(self.channels.values()):
@@ -347,8 +359,10 @@ class Transport(SSHServerTransport):
             self.transport.abortConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: N802
-        super().connectionLost(reason or connectionDone)
-        self.factory.lost(self)
+        try:
+            super().connectionLost(reason or connectionDone)
+        finally:
+            self.factory.lost(self)
 
     def pauseProducing(self) -> None:  # noqa: N802
         """Send no more: the client's system doesn't take it."""
