@@ -122,6 +122,15 @@ class WorkersTests(WorkersCase):
         self.assertIn(b"failed to reload configuration", page)
         self.assertEqual(server.stop(), 0)
 
+    def test_reload_while_starting(self) -> None:
+        """One that doesn't serve yet heeds SIGHUP when it does, and isn't ended by it."""
+        file = self.write("stores.json", json.dumps({"stores": [self.path("store")]}).encode())
+        server = self.server("chunk-server", "--store-file", file, "--workers", "5")
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: server.said.count("reloaded ") == 5, "all reloads")
+        self.assertNotIn("ended", server.said)
+        self.assertEqual(server.stop(), 0)
+
     def test_parent_dies(self) -> None:
         """They don't outlive their parent."""
         server = self.start("-s", self.path("store"))

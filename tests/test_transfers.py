@@ -22,6 +22,7 @@ from desync.assembly import fetch
 from desync.assembly.fetch import ChunkDownloads
 from desync.assembly.pending import Pending
 from desync.assembly.writing import copy_within
+from desync.chunking import kernels
 from desync.chunking.digests import SHA512_256
 from desync.chunking.sizes import ChunkSizes
 from desync.errors import ChunkInvalid, ChunkMissing, DesyncError, FileError
@@ -201,12 +202,12 @@ class ExtractTests(Transfers):
             os.truncate(descriptor, 0)
             copy_within(descriptor, *more)
 
-        for function, instead, why in (
-            ("write_all", refuse, "No space left on device"),
-            ("copy_within", refuse, "No space left on device"),
-            ("copy_within", truncated, "it was truncated while it was being written"),
+        for module, function, instead, why in (
+            (kernels, "write_buffers", refuse, "No space left on device"),
+            (fetch, "copy_within", refuse, "No space left on device"),
+            (fetch, "copy_within", truncated, "it was truncated while it was being written"),
         ):
-            patch = self.patch(fetch, function, instead)
+            patch = self.patch(module, function, instead)
             failure = self.failureResultOf(self.extract(self.filled(), target), FileError)
             patch.restore()
             self.assertEqual(str(failure.value), f"{target}: {why}")

@@ -63,6 +63,7 @@ class WorkerProcess(ProcessProtocol):
         self._received = b""
         self._questions: list[Deferred[dict[str, Any]]] = []
         self.is_ready = False
+        self._hung_up = False
         self.last: dict[str, Any] | None = None
         self.ended: Deferred[None] = Deferred()
 
@@ -108,12 +109,20 @@ class WorkerProcess(ProcessProtocol):
             self._parent.troubles.add(message["trouble"])
         elif "about" in message:
             self.is_ready = True
+            if self._hung_up:
+                self.hang_up()
             self._parent.learn(message["about"])
 
     def send_signal(self, name: str) -> None:
         """Send it a signal, if it is still there."""
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(name)
+
+    def hang_up(self) -> None:
+        """Have it read its files again: once it serves, because SIGHUP would end it before."""
+        self._hung_up = not self.is_ready
+        if self.is_ready:
+            self.send_signal("HUP")
 
     def processEnded(self, reason: Failure) -> None:  # noqa: N802
         self.is_ready = False
@@ -228,7 +237,7 @@ class WorkersService:
 
     def _hang_up(self) -> None:
         for worker in self.workers:
-            worker.send_signal("HUP")
+            worker.hang_up()
 
     # Figures
 
