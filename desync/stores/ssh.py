@@ -17,17 +17,16 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from desync.errors import ChunkInvalid, ChunkMissing, DesyncError, StoreError, UsageError
-from desync.formats.chunk import Chunk
-from desync.formats.ids import ID_SIZE, ChunkIds
+from desync.errors import ChunkInvalid, ChunkMissing, StoreError, UsageError
 from desync.formats.protocol import Missing
-from desync.formats.stored import MAX_CHUNK_SIZE, Compressed, Malformed, Plain
+from desync.formats.stored import DEFAULT_LEVEL
 from desync.interfaces import IBatch, IChunkSink, IChunkSource
 
 from .backlog import Backlog
 from .batches import check_id, guarded, packed
 from .casync_source import ChunkSession
 from .concurrently import concurrently
+from .received import Codec, Received
 from .ssh_command import SshTarget, spawn
 from .threads import StoreThreads, Threads
 
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
 
     from desync.chunking.digests import Digest
+    from desync.formats.chunk import Chunk
+    from desync.formats.ids import ChunkIds
     from desync.formats.protocol import ChunkData
     from desync.options import StoreOptions
 
@@ -50,38 +51,16 @@ if TYPE_CHECKING:
 _WINDOW: Final = 128
 _REFILL: Final = 64
 
-#: How many blocks of answers a session has verified at a time.
+#: How many lots of answers a session has verified at a time.
 _VERIFYING: Final = 2
 
+#: A lot has so many answers, or so many bytes of them: hashing one at a time takes thrice as long.
+_LOT: Final = 16
+_LOT_BYTES: Final = 1 << 20
 
-def decode(
-    answers: Sequence[ChunkData], digest: Digest, where: str
-) -> tuple[list[Chunk], list[tuple[bytes, DesyncError]]]:
-    """
-    Make chunks of answers and verify them together. Blocks.
 
-    :returns: the good ones; ids of the others, and why.
-    """
-    form, plain_form = Compressed(), Plain()
-    decoded: list[tuple[ChunkData, bytes]] = []
-    failed: list[tuple[bytes, DesyncError]] = []
-    for answer in answers:
-        try:
-            chosen = form if answer.compressed else plain_form
-            decoded.append((answer, chosen.decode(answer.data, MAX_CHUNK_SIZE)))
-        except Malformed as error:
-            failed.append((answer.chunk_id, ChunkInvalid(answer.chunk_id, str(error), where)))
-    ids = digest.ids_of_buffers([plain for _, plain in decoded])
-    chunks = []
-    for position, (answer, plain) in enumerate(decoded):
-        found = ids[position * ID_SIZE : (position + 1) * ID_SIZE]
-        if found == answer.chunk_id:
-            chosen = form if answer.compressed else plain_form
-            chunks.append(Chunk(answer.chunk_id, plain, answer.data, chosen, verified=True))
-        else:
-            why = f"its {digest.name} is {found.hex()}"
-            failed.append((answer.chunk_id, ChunkInvalid(answer.chunk_id, why, where)))
-    return chunks, failed
+def _received(answer: ChunkData) -> Received:
+    return Received(answer.chunk_id, answer.data, ".cacnk" if answer.compressed else "")
 
 
 @implementer(IChunkSource, IBatch)
@@ -101,7 +80,7 @@ class SshStore:
     ) -> None:
         self.location = location
         self._connect = connect
-        self._digest = digest
+        self._codec = Codec(location, digest, skip_verify=False, level=DEFAULT_LEVEL)
         self._threads = threads
         self._size = max(1, n)
         self._sessions: list[ChunkSession] = []
@@ -186,10 +165,7 @@ class SshStore:
         answer = await waiting
         if isinstance(answer, Missing):
             raise ChunkMissing(chunk_id, self.location)
-        chunks, failed = await self._threads.run(decode, [answer], self._digest, self.location)
-        for _, error in failed:
-            raise error
-        return chunks[0]
+        return await self._threads.run(self._codec.check_one, _received(answer))
 
     def has(self, chunk_id: bytes) -> Deferred[bool]:
         """See :meth:`desync.interfaces.IChunkSource.has`. It takes as long as ``get``."""
@@ -294,55 +270,32 @@ class _Transfer:
 
     async def _lane(self, number: int) -> None:
         session = self._store._lane_session(number)
-        blocks: list[tuple[list[ChunkData | Missing], list[bytes], Failure | None]] = []
-        wake: Deferred[None] | None = None
-        stopped = False
-
-        def answered(
-            messages: list[ChunkData | Missing], lost: list[bytes], why: Failure | None
-        ) -> None:
-            nonlocal wake
-            if stopped:
-                return
-            session.holding(_size(messages))
-            blocks.append((messages, lost, why))
-            if wake is not None:
-                waking, wake = wake, None
-                waking.callback(None)
-
+        lot = _Lot(session)
         backlog = Backlog(_VERIFYING)
-        under_way = 0
         try:
             while True:
-                if under_way <= _REFILL and not session.is_over and not session.is_retired:
-                    if session.is_worn and not under_way:
-                        session = self._store._lane_session(number)
-                    ids = [] if session.is_worn else self._next(_WINDOW - under_way, session)
+                if lot.awaited <= _REFILL and not session.is_over and not session.is_retired:
+                    if session.is_worn and not lot.awaited:
+                        session = lot.session = self._store._lane_session(number)
+                    ids = [] if session.is_worn else self._next(_WINDOW - lot.awaited, session)
                     if ids:
-                        under_way += len(ids)
-                        session.ask(ids, answered)
-                if not under_way:
+                        lot.awaited += len(ids)
+                        session.ask(ids, lot.add)
+                if not lot.awaited and lot.is_empty:
                     break
-                if not blocks:
-                    wake = Deferred()
-                    await wake
-                taken, blocks[:] = list(blocks), []
-                messages = [message for block in taken for message in block[0]]
-                for _, lost, why in taken:
-                    under_way -= len(lost)
-                    if why is not None:
-                        self._why = why
-                        self._guard.failed(packed(lost), why)
-                under_way -= len(messages)
+                await lot.wait()
+                for lost, why in lot.take_lost():
+                    self._why = why
+                    self._guard.failed(packed(lost), why)
+                messages = lot.take()
                 if messages:
                     pressure = backlog.add(self._deliver(session, messages))
                     if pressure is not None:
                         await pressure
             await backlog.finish()
         finally:
-            stopped = True
             backlog.cancel()
-            session.holding(-sum(_size(block[0]) for block in blocks))
+            lot.close()
 
     async def _deliver(self, session: ChunkSession, messages: list[ChunkData | Missing]) -> None:
         store = self._store
@@ -352,13 +305,80 @@ class _Transfer:
             self._guard.absent(packed(absent))
             if answers:
                 chunks, failed = await store._threads.run(
-                    decode, answers, store._digest, store.location
+                    store._codec.check, [_received(answer) for answer in answers]
                 )
                 for chunk_id, why in failed:
                     self._guard.failed(packed([chunk_id]), Failure(why))
                 await self._guard.deliver(chunks)
         finally:
             session.holding(-_size(messages))
+
+
+class _Lot:
+    """
+    Answers that are gathered to be verified together.
+
+    :param session: that they come from.
+    :ivar awaited: how many answers are still to come.
+    """
+
+    def __init__(self, session: ChunkSession) -> None:
+        self.session = session
+        self.awaited = 0
+        self._messages: list[ChunkData | Missing] = []
+        self._size = 0
+        self._lost: list[tuple[list[bytes], Failure]] = []
+        self._wake: Deferred[None] | None = None
+        self._is_closed = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come since the last was taken."""
+        return not self._messages and not self._lost
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether there is enough, or more has to be asked for, or that is all."""
+        is_full = len(self._messages) >= _LOT or self._size >= _LOT_BYTES
+        return is_full or bool(self._lost) or self.awaited <= _REFILL
+
+    def add(
+        self, messages: list[ChunkData | Missing], lost: list[bytes], why: Failure | None
+    ) -> None:
+        """Take what a session has to say about what it was asked for."""
+        if self._is_closed:
+            return
+        size = _size(messages)
+        self.session.holding(size)
+        self._messages += messages
+        self._size += size
+        self.awaited -= len(messages) + len(lost)
+        if why is not None:
+            self._lost.append((lost, why))
+        if self._wake is not None and self._is_ready:
+            waking, self._wake = self._wake, None
+            waking.callback(None)
+
+    async def wait(self) -> None:
+        """Wait until there is something to be done."""
+        if self.is_empty or not self._is_ready:
+            self._wake = Deferred()
+            await self._wake
+
+    def take(self) -> list[ChunkData | Missing]:
+        """Give the answers; whoever takes them tells the session when they have gone on."""
+        taken, self._messages, self._size = self._messages, [], 0
+        return taken
+
+    def take_lost(self) -> list[tuple[list[bytes], Failure]]:
+        """Give what will have no answer, and why."""
+        taken, self._lost = self._lost, []
+        return taken
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._is_closed = True
+        self.session.holding(-self._size)
 
 
 def _size(messages: Sequence[ChunkData | Missing]) -> int:
