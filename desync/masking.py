@@ -32,7 +32,8 @@ _HEADER = re.compile(
     r"\b((?:Proxy-)?Authorization|Set-Cookie|Cookie)(\s*[:=]\s*)[^\r\n]+", re.IGNORECASE
 )
 _AUTHORITY_END = re.compile(r"[/?#]")
-_PORT = re.compile(r"^[^:\[]*(:[0-9]*)?$|\](:[0-9]*)?$")
+_PATH_END = re.compile(r"[?#]")
+_PORT = re.compile(r"^(?:[^:\[]*|\[[^\[\]]*\])(?::[0-9]*)?$")
 _SHORTEST_SECRET = 4
 
 
@@ -87,7 +88,11 @@ def _split_userinfo(rest: str) -> tuple[str, str, str]:
     authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
     # A password may hold an unescaped @: what counts is the last one.
     end = authority.rfind("@")
-    if end < 0 and not _PORT.search(authority):
+    if end >= 0 and ":" in authority[:end]:
+        # It may hold a slash too, behind an @. Rather a host is hidden, where there is an @ in the
+        # path, than a part of a password shown.
+        end = _PATH_END.split(rest, maxsplit=1)[0].rfind("@")
+    elif end < 0 and not _PORT.search(authority):
         # What looks like a host and a port that's no number may be a user and a password with an
         # unescaped slash. No such URL works, but it's shown in the message that says so.
         end = rest.rfind("@")

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +13,8 @@ from desync.masking import mask_location, mask_secrets
 _MASKED = [
     ("https://user:hunter2@host/store/", "https://user:***@host/store/"),
     ("https://user:hun@ter2@host/store", "https://user:***@host/store"),
+    ("https://user:hun@/ter2@host/store", "https://user:***@host/store"),
+    ("https://user:hun@/hunter2@host/store?x", "https://user:***@host/store?***"),
     ("https://:hunter2@host", "https://:***@host"),
     ("https://hunter2@host/", "https://***@host/"),
     ("HTTPS://hunter2@host/", "HTTPS://***@host/"),
@@ -70,11 +72,17 @@ class MaskLocationTests(SynchronousTestCase):
         for _, expected in _MASKED:
             self.assertEqual(mask_location(expected), expected)
 
+    @example("@/")
+    @example("@?")
+    @example("]?")
     @given(st.text(st.characters(exclude_characters="|"), min_size=1))
     def test_no_password_gets_through(self, password: str) -> None:
         """Nothing of a password is left, whatever it's made of, unescaped slashes included."""
         location = f"https://user:hunter2{password}hunter2@host/"
-        self.assertEqual(mask_location(location), "https://user:***@host/")
+        masked = mask_location(location)
+        self.assertNotIn("hunter2", masked)
+        if "@" not in password:
+            self.assertEqual(masked, "https://user:***@host/")
 
 
 class MaskSecretsTests(SynchronousTestCase):
