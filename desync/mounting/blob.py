@@ -22,7 +22,7 @@ from collections import OrderedDict
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from desync.errors import Interrupted, describe_os_error
+from desync.errors import DesyncError, Interrupted, describe_os_error
 
 from .supply import Wanted, settle
 
@@ -191,11 +191,22 @@ class Blob:
                 # It isn't what it was any more.
                 chunk = self._get(chunk_id, length)
             if isinstance(chunk, Wanted):
-                chunk = chunk.wait()
+                chunk = self._wait_for(chunk, chunk_id, length, is_own=chunk in fresh)
             assert not isinstance(chunk, _Place)
             if self._kept is not None:
                 self._kept.keep(first + number, chunk)
             part[:] = memoryview(chunk)[skip : skip + len(part)]
+
+    def _wait_for(
+        self, chunk: Wanted, chunk_id: bytes, length: int, *, is_own: bool
+    ) -> bytes | memoryview:
+        try:
+            return chunk.wait()
+        except DesyncError:
+            if is_own:
+                raise
+            # It was fetched ahead of need: now it is needed.
+            return self._get(chunk_id, length)
 
     def _fetch_ahead(self, begin: int, end: int, stop: int) -> None:
         ahead = self._follow(begin, end, stop)
