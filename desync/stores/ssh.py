@@ -54,7 +54,7 @@ _REFILL: Final = 64
 #: How many lots of answers a session has verified at a time.
 _VERIFYING: Final = 2
 
-#: A lot has so many answers, or so many bytes of them: hashing one at a time takes thrice as long.
+#: A lot has so many answers, or so many bytes of them: many are hashed sooner than one at a time.
 _LOT: Final = 16
 _LOT_BYTES: Final = 1 << 20
 
