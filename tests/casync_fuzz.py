@@ -13,8 +13,6 @@ index is installed that names a chunk it lacks.
 from __future__ import annotations
 
 import random
-import sys
-import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -38,6 +36,7 @@ from desync.testing.sinks import listed_ids
 from desync.testing.threads import InlineThreads
 
 from .casync_link import connect
+from .fuzz_seeds import main
 
 CHUNKS = sample_chunks(12, SHA512_256)
 
@@ -188,18 +187,5 @@ def result_of(deferred: Deferred[Any]) -> Any:
     return results[0]
 
 
-def main(seconds: float, seed: int) -> None:
-    """Hold conversations for some time."""
-    end, count = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        try:
-            Fuzz(seed + count).run_once()
-        except BaseException:
-            print(f"seed {seed + count}", file=sys.stderr)
-            raise
-        count += 1
-    print(f"{count} conversations, from seed {seed}")
-
-
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32))
+    main(lambda seed: Fuzz(seed).run_once())

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
-import time
 from collections import deque
 from typing import Any, Final
 
@@ -24,6 +22,8 @@ from desync.formats import protocol as p
 from desync.formats.ids import ChunkIds
 from desync.formats.protocol import LocalProtocolError, RemoteProtocolError
 from desync.formats.protocol_session import Service, Session
+
+from .fuzz_seeds import main
 
 IDS: Final = [bytes([number]) * 32 for number in range(12)]
 
@@ -169,18 +169,5 @@ class SessionFuzz:
             assert listener.error is None, listener.error
 
 
-def main(seconds: float, seed: int) -> None:
-    """Hold conversations for some time."""
-    end, count = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        try:
-            SessionFuzz(seed + count).run_once()
-        except BaseException:
-            print(f"seed {seed + count}", file=sys.stderr)
-            raise
-        count += 1
-    print(f"{count} conversations, from seed {seed}")
-
-
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32))
+    main(lambda seed: SessionFuzz(seed).run_once())

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from desync.errors import ChunkInvalid, StoreError
+from desync.formats.chunk import Chunk
 from desync.formats.ids import ChunkIds
 from desync.formats.protocol import ChunkData, Goodbye, Message, MessageReader, Missing
 from desync.formats.stored import Compressed
@@ -124,15 +125,20 @@ class GetManyTests(BatchCase):
         messages = self.messages(self.post(wire, "chunks", ids_of(*self.chunks).to_bytes()))
         self.assertEqual((len(messages), messages[-1]), (3, Goodbye()))
 
-    def test_pauses(self) -> None:
-        """A client that doesn't read isn't sent more than a little."""
+    def ask_stuck(self, chunks: list[Chunk]) -> Wire:
+        """Put files of chunks there, and ask for them as a client that doesn't read."""
         store = self.local_store(skip_verify=True)
-        chunks = [sample_chunk(number, 300_000) for number in range(10)]
         for chunk in chunks:
             self.files.put(chunk.chunk_id, chunk.plain)
         wire = self.serve(store)
         wire.transport.stuck = True
         wire.send(request("POST", "/chunks", ids_of(*chunks).to_bytes(), Content_Type=IDS))
+        return wire
+
+    def test_pauses(self) -> None:
+        """A client that doesn't read isn't sent more than a little."""
+        chunks = [sample_chunk(number, 300_000) for number in range(10)]
+        wire = self.ask_stuck(chunks)
         self.assertLess(len(wire.transport.value()), 1_000_000)
         self.assertEqual(len(wire.server.active), 1)
         wire.transport.drain()
@@ -141,13 +147,8 @@ class GetManyTests(BatchCase):
 
     def test_little_by_little(self) -> None:
         """One that takes little at a time is sent all of it, though nothing is held for it."""
-        store = self.local_store(skip_verify=True)
         chunks = [sample_chunk(number, 300_000) for number in range(10)]
-        for chunk in chunks:
-            self.files.put(chunk.chunk_id, chunk.plain)
-        wire = self.serve(store)
-        wire.transport.stuck = True
-        wire.send(request("POST", "/chunks", ids_of(*chunks).to_bytes(), Content_Type=IDS))
+        wire = self.ask_stuck(chunks)
         sent = 0
         while wire.server.active:
             now = len(wire.transport.value())
