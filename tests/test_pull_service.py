@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ from unittest import SkipTest
 
 from desync.formats import protocol as p
 from desync.formats.ids import ChunkIds
+from desync.formats.index import Index
+from desync.formats.stored import Compressed
+from desync.services.ssh_packets import CIPHERS
 from desync.testing.samples import sample_chunk
 
 from .command_case import CommandCase, sample
@@ -135,6 +139,42 @@ class ClientTests(PullServiceCase):
             self.assertIn(b"large", self.casync("list", f"server:os/{name}").out)
             self.casync("extract", f"server:os/{name}", f"out{number}")
             self.assertEqual(self.read(f"out{number}/large"), self.data[: 1 << 20])
+
+    def test_ciphers(self) -> None:
+        """With each cipher and code that is offered, all arrives, through many changes of keys."""
+        ids = Index.parse((self.served / "v1.caibx").read_bytes(), "v1").ids.sorted_unique()
+        said = p.Hello(0x40).encode() + p.Request(ids, high_priority=False).encode()
+        ways = [(cipher, "hmac-sha2-256") for cipher in CIPHERS] + [(CIPHERS[-1], "hmac-sha2-512")]
+        for cipher, code in ways:
+            name = cipher.decode()
+            options = ("-o", f"Ciphers={name}", "-o", f"MACs={code}", "-o", "RekeyLimit=64K", "-vv")
+            client = self.ssh("casync pull - - - os", *options)
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write(said)
+            client.stdin.flush()
+            reader, found = p.MessageReader(), 0
+            while found < len(ids):
+                data = os.read(client.stdout.fileno(), 1 << 20)
+                self.assertTrue(data, self.server.said)
+                for message in reader.feed(data):
+                    if isinstance(message, p.ChunkData):
+                        plain = Compressed().decode(message.data, 1 << 20)
+                        self.assertEqual(
+                            hashlib.new("sha512_256", plain).digest(), message.chunk_id
+                        )
+                        found += 1
+            client.stdin.write(p.Goodbye().encode())
+            _, told = client.communicate(timeout=60)
+            self.assertEqual(client.returncode, 0, told)
+            self.assertIn(f"kex: server->client cipher: {name}".encode(), told)
+            self.assertGreater(told.count(b"SSH2_MSG_NEWKEYS received"), 2)
+
+    def test_preferred(self) -> None:
+        """An ssh that isn't told otherwise gets the fastest cipher."""
+        client = self.ssh("casync pull - - - os", "-vv")
+        _, told = client.communicate(p.Hello(0x40).encode() + p.Goodbye().encode(), timeout=60)
+        self.assertRegex(told, rb"kex: server->client cipher: aes\d+-gcm@openssh.com")
 
     def test_desync(self) -> None:
         """Our command and Go desync's rebuild an image."""

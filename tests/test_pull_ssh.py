@@ -16,7 +16,8 @@ from twisted.conch.ssh.connection import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from desync.services.pull_ssh import Avatar, Connection
+from desync.services.pull_ssh import Avatar
+from desync.services.ssh_channel import Connection
 
 
 class Link:

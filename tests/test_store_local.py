@@ -140,6 +140,37 @@ class LocalStoreTests(SynchronousTestCase):
         self.assertEqual((len(found.chunks), found.done), (2, 2))
         self.assertEqual([chunk.chunk_id for chunk in found.chunks], ids[:2])
 
+    def test_read_together(self) -> None:
+        """What isn't read in one go is looked at: the large, the odd, the absent."""
+        small, absent, large, pipe, other, empty, bad = (
+            sample_chunk(number, 400_000 if number == 2 else 1000) for number in range(7)
+        )
+        for chunk in (small, large):
+            self.files.put_chunk(chunk)
+        LocalFiles(self.path, extension="").put_chunk(other)
+        for chunk in (pipe, empty, bad):
+            self.files.put(chunk.chunk_id, b"not a chunk" if chunk is bad else b"")
+        os.remove(self.files.path_of(pipe.chunk_id))
+        os.mkfifo(self.files.path_of(pipe.chunk_id))
+        ids = [each.chunk_id for each in (small, absent, large, pipe, other, empty, bad)]
+        for skip_verify in (False, True):
+            found = read_some(LocalFiles(self.path, skip_verify=skip_verify), ids)
+            plain = {each.chunk_id: each for each in found.chunks}
+            for chunk in (small, large, other):
+                self.assertEqual(plain.pop(chunk.chunk_id).plain, chunk.plain)
+            failed = {chunk_id for chunk_id, _ in found.failed}
+            if skip_verify:
+                # Whoever decodes them finds out.
+                left = {each.chunk_id for each in (pipe, empty, bad)}
+                self.assertEqual(failed | set(plain), left)
+                for chunk in plain.values():
+                    self.assertRaises(ChunkInvalid, lambda each=chunk: each.plain)
+            else:
+                self.assertEqual(plain, {})
+                self.assertEqual(failed, {each.chunk_id for each in (pipe, empty, bad)})
+            self.assertEqual(found.absent, [absent.chunk_id])
+            self.assertEqual(found.done, len(ids))
+
     def test_cancel_reading(self) -> None:
         """What a thread has read after the cancellation goes nowhere."""
         chunks = [sample_chunk(number) for number in range(300)]

@@ -33,7 +33,7 @@ from desync.stores.casync_wire import PIECE, SessionEnded
 from .casync_serving import EFBIG, ServerSession
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from twisted.python.failure import Failure
 
@@ -128,36 +128,42 @@ class PullSession(ServerSession):
             self._is_paused = False
             self.transport_.resumeProducing()
 
-    def _say_chunk(self, chunk_id: bytes, data: bytes) -> None:
+    def _say_chunks(self, found: Iterable[tuple[bytes, bytes]]) -> None:
+        """Send what was found: ids and compressed chunks."""
         if self.is_over:
             raise SessionEnded("the session is over")
-        if len(data) > MAX_CHUNK_DATA:
-            why = f"chunk {chunk_id.hex()} is too large for the protocol: {len(data)} bytes"
-            self.abort(EFBIG, "a chunk is too large for the protocol", SessionEnded(why))
-            return
-        if not data:
-            self.say_missing(chunk_id)
-            return
-        self.chunks += 1
-        self.transferred += len(data)
-        self.say(ChunkData(chunk_id, data, compressed=True))
+        answers: list[Message] = []
+        for chunk_id, data in found:
+            if len(data) > MAX_CHUNK_DATA:
+                why = f"chunk {chunk_id.hex()} is too large for the protocol: {len(data)} bytes"
+                self.say_all(answers)
+                self.abort(EFBIG, "a chunk is too large for the protocol", SessionEnded(why))
+                return
+            if data:
+                self.chunks += 1
+                self.transferred += len(data)
+                answers.append(ChunkData(chunk_id, data, compressed=True))
+            else:
+                self.missing += 1
+                answers.append(Missing(chunk_id))
+        self.say_all(answers)
 
     # What the store hands over
 
     def send_chunks(self, batch: Sequence[Chunk]) -> Deferred[None] | None:
         """Send some chunks."""
-        encoded = [chunk.held_as(_FORM) for chunk in batch]
-        if None in encoded:
-            return Deferred.fromCoroutine(self._convert(batch))
-        for chunk, data in zip(batch, encoded, strict=True):
-            assert data is not None
-            self._say_chunk(chunk.chunk_id, data)
+        found: list[tuple[bytes, bytes]] = []
+        for chunk in batch:
+            data = chunk.held_as(_FORM)
+            if data is None:
+                return Deferred.fromCoroutine(self._convert(batch))
+            found.append((chunk.chunk_id, data))
+        self._say_chunks(found)
         return self.room()
 
     async def _convert(self, batch: Sequence[Chunk]) -> None:
         encoded = await self.threads.run(_encode, [chunk.copy() for chunk in batch])
-        for chunk, data in zip(batch, encoded, strict=True):
-            self._say_chunk(chunk.chunk_id, data)
+        self._say_chunks(zip((chunk.chunk_id for chunk in batch), encoded, strict=True))
         await self.wait_for_room()
 
     def say_missing(self, chunk_id: bytes) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .casync_serving import ServerSession
     from .pull_counters import PullCounters
-    from .pull_ssh import Transport
+    from .ssh_transport import Transport
 
 _log = Logger(namespace="desync.server")
 

@@ -21,6 +21,7 @@ from desync.errors import DesyncError
 from desync.formats.protocol import Abort, LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from twisted.python.failure import Failure
@@ -85,6 +86,21 @@ class SessionProtocol(Protocol):
         if self.session.over:
             raise SessionEnded("the peer has ended the session")
         self.transport_.writeSequence(self.session.send(message))
+
+    def say_all(self, messages: Iterable[Message]) -> None:
+        """
+        Say some things, which travel together.
+
+        :raises SessionEnded: as :meth:`say`.
+        """
+        pieces: list[bytes] = []
+        try:
+            for message in messages:
+                if self.session.over:
+                    raise SessionEnded("the peer has ended the session")
+                pieces += self.session.send(message)
+        finally:
+            self.transport_.writeSequence(pieces)
 
     @property
     def transport_(self) -> Any:
