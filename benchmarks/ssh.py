@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -43,41 +45,67 @@ MOST_MEMORY = 1 << 20
 _SESSIONS = 100
 
 
-def extract(party: Party, store: str, n: int, index: str, out: Path, ssh: str) -> float:
-    """Extract once, and give the seconds that took."""
+def extract(
+    party: Party, store: str, n: int, index: str, out: Path, ssh: str, limit: float
+) -> float | None:
+    """
+    Extract once.
+
+    :param limit: after how many seconds a program that hasn't ended is killed, with all it started.
+    :returns: the seconds that took; None if it was killed.
+    """
     command = [*party.program, "extract", "-n", str(n), "-s", store, index, str(out)]
     environ = {**os.environ, **party.environ, "CASYNC_SSH_PATH": ssh}
-    environ["CASYNC_REMOTE_PATH"] = "casync"
+    # casync keeps working files, which belong where the data is.
+    environ["CASYNC_REMOTE_PATH"] = f"env TMPDIR={shlex.quote(str(out.parent))} casync"
     begin = time.monotonic()
-    subprocess.run(
-        command, check=True, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    running = subprocess.Popen(
+        command,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
+    try:
+        code = running.wait(limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        return None
     took = time.monotonic() - begin
+    if code:
+        raise subprocess.CalledProcessError(code, command)
     out.unlink()
     return took
 
 
 def compare(
-    programs: Sequence[Party], store: str, index: str, runs: int, folder: Path
+    programs: Sequence[Party],
+    store: str,
+    index: str,
+    options: argparse.Namespace,
+    out: Path,
+    keys: Path,
 ) -> dict[str, dict[str, list[float]]]:
-    """Let programs extract in turn."""
+    """
+    Let programs extract in turn.
+
+    :param out: where the image goes.
+    :param keys: a folder for the server's.
+    :returns: for each way, the seconds that each program's runs took that ended.
+    """
     found: dict[str, dict[str, list[float]]] = {}
-    server = SshServer(folder)
+    server = SshServer(keys)
     try:
         for scheme in ("ssh", "sftp"):
             for n in (1, 10):
                 figures: dict[str, list[float]] = {each.name: [] for each in programs}
-                for _ in range(runs):
+                for _ in range(options.runs):
                     for each in programs:
-                        took = extract(
-                            each,
-                            f"{scheme}://server{store}",
-                            n,
-                            index,
-                            folder / "out",
-                            server.program,
-                        )
-                        figures[each.name].append(took)
+                        url = f"{scheme}://server{store}"
+                        took = extract(each, url, n, index, out, server.program, options.limit)
+                        if took is not None:
+                            figures[each.name].append(took)
                 found[f"{scheme} -n {n}"] = figures
     finally:
         server.stop()
@@ -101,18 +129,55 @@ def serve(store: str, index: str, folder: Path) -> tuple[float, float, float]:
     :returns: bytes a second, bytes a second of processor time, bytes that an idle session costs.
     """
     server = PullServer(folder, {"os": {"stores": [store]}}, {"alice": {"read": ["os"]}})
-    ids = Index.parse(Path(index).read_bytes(), index).ids.sorted_unique()
+    try:
+        # Before anything was sent, for what a transfer needed is there for the sessions after it.
+        memory = _idle(server)
+        return *_send(server, Index.parse(Path(index).read_bytes(), index)), memory
+    finally:
+        server.stop()
+
+
+def _client(server: PullServer) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [server.program, "server", "casync pull - - - os"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def _idle(server: PullServer) -> float:
+    """Say how many bytes each session takes that only says hello."""
+    clients: list[subprocess.Popen[bytes]] = []
+
+    def begin(count: int) -> int:
+        fresh = [_client(server) for _ in range(count)]
+        clients.extend(fresh)
+        for each in fresh:
+            assert each.stdout is not None
+            os.read(each.stdout.fileno(), 24)
+        return _resident(server.process.pid)
+
+    try:
+        # The first ones also need code that the others share.
+        few = _SESSIONS // 10
+        before = begin(few)
+        return (begin(_SESSIONS - few) - before) / (_SESSIONS - few)
+    finally:
+        for each in clients:
+            each.kill()
+            each.communicate()
+
+
+def _send(server: PullServer, index: Index) -> tuple[float, float]:
+    """Have all chunks of an index sent, and say at which rates: see :func:`serve`."""
+    ids = index.ids.sorted_unique()
     said = protocol.Hello(0x40).encode()
     for begin in range(0, len(ids), 2000):
         said += protocol.Request(ids[begin : begin + 2000], high_priority=False).encode()
+    pid = server.process.pid
+    before, begin_at = _processor_time(pid), time.monotonic()
+    client = _client(server)
     try:
-        pid = server.process.pid
-        before, begin_at = _processor_time(pid), time.monotonic()
-        client = subprocess.Popen(
-            [server.program, "server", "casync pull - - - os"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
         assert client.stdin is not None
         assert client.stdout is not None
         client.stdin.write(said)
@@ -127,29 +192,10 @@ def serve(store: str, index: str, folder: Path) -> tuple[float, float, float]:
             left -= sum(isinstance(each, protocol.ChunkData) for each in reader.feed(data))
         took = time.monotonic() - begin_at
         used = _processor_time(pid) - before
+    finally:
         client.kill()
         client.communicate()
-        empty = _resident(pid)
-        clients = [
-            subprocess.Popen(
-                [server.program, "server", "casync pull - - - os"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            for _ in range(_SESSIONS)
-        ]
-        try:
-            for each in clients:
-                assert each.stdout is not None
-                os.read(each.stdout.fileno(), 24)
-            memory = (_resident(pid) - empty) / _SESSIONS
-        finally:
-            for each in clients:
-                each.kill()
-                each.communicate()
-    finally:
-        server.stop()
-    return received / took, received / used, memory
+    return received / took, received / used
 
 
 def main(args: Sequence[str]) -> int:
@@ -158,33 +204,52 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=3, help="of each program (3)")
     parser.add_argument("--size", type=parse_size, default=256 << 20, help="of the image (256M)")
     parser.add_argument("--dir", default=tempfile.gettempdir(), help="where the data is made")
+    parser.add_argument(
+        "--limit", type=float, default=120, help="seconds after which a run is given up (120)"
+    )
+    parser.add_argument("--only-serve", action="store_true", help="measure desync-pull alone")
     options = parser.parse_args(args)
+    figures: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as nowhere:
         maker = ours(nowhere, 2, "auto")
         place = Place(options.dir, options.size, maker)
         try:
             store, index = place.store(place.image())
             programs = [each for each in [maker, *others(nowhere, 2)] if each.name in (OURS, GO)]
-            for name in ("sshd", "pull"):
-                Path(nowhere, name).mkdir(mode=0o700)
-            figures = compare(programs, store, index, options.runs, Path(nowhere, "sshd"))
-            served = serve(store, index, Path(nowhere, "pull"))
+            served = []
+            for number in range(options.runs):
+                folder = Path(nowhere, f"pull{number}")
+                folder.mkdir(mode=0o700)
+                served.append(serve(store, index, folder))
+            if not options.only_serve:
+                keys = Path(nowhere, "sshd")
+                keys.mkdir(mode=0o700)
+                out = Path(place.root, "out")
+                figures = compare(programs, store, index, options, out, keys)
         finally:
             place.close()
-    return _report(figures, served)
+    return _report(figures, served, options.runs)
 
 
-def _report(figures: dict[str, dict[str, list[float]]], served: tuple[float, float, float]) -> int:
+def _report(
+    figures: dict[str, dict[str, list[float]]],
+    served: Sequence[tuple[float, float, float]],
+    runs: int,
+) -> int:
     missed = 0
     for name, each in figures.items():
-        medians = {party: statistics.median(took) for party, took in each.items()}
+        medians = {party: statistics.median(took) for party, took in each.items() if took}
         line = ", ".join(f"{party} {took:.2f} s" for party, took in medians.items())
-        if GO in medians:
+        for party, took in each.items():
+            if len(took) < runs:
+                line += f", {party} didn't end {runs - len(took)} of {runs} times"
+                missed += party == OURS
+        if GO in medians and OURS in medians:
             ratio = medians[OURS] / medians[GO]
             missed += ratio > MOST[name]
             line += f": {ratio:.2f} of Go's time, at most {MOST[name]}"
         print(f"{name}: {line}")
-    rate, cpu_rate, memory = served
+    rate, cpu_rate, memory = (statistics.median(each) for each in zip(*served, strict=True))
     missed += cpu_rate < LEAST_RATE
     missed += memory > MOST_MEMORY
     print(
