@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -115,8 +114,3 @@ class Offer(NamedTuple):
         if self.archive_target:
             flags |= Service.WRITABLE_ARCHIVE
         return flags
-
-
-def shown_name(path: str) -> str:
-    """Give the last part of a path, which is all of it that a peer is told."""
-    return os.path.basename(path)
