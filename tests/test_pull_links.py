@@ -21,24 +21,29 @@ class Connection:
     """
     What the links see of a connection.
 
-    :ivar ended: how it was ended: ``""`` if it wasn't.
+    :ivar ways: how it was ended.
     """
 
     def __init__(self, links: Links, address: str) -> None:
         self.transport = self
         self.active = 0
-        self.ended = ""
+        self.ways: list[str] = []
         self._links = links
         self._address = address
+
+    @property
+    def ended(self) -> str:
+        """How it was ended first: ``""`` if it wasn't."""
+        return self.ways[0] if self.ways else ""
 
     def getPeer(self) -> IPv4Address:  # noqa: N802
         return IPv4Address("TCP", self._address, 1)
 
     def abortConnection(self) -> None:  # noqa: N802
-        self.ended = self.ended or "aborted"
+        self.ways.append("aborted")
 
     def loseConnection(self) -> None:  # noqa: N802
-        self.ended = self.ended or "closed"
+        self.ways.append("closed")
 
 
 class Session:
@@ -122,6 +127,27 @@ class LinksTests(SynchronousTestCase):
         self.assertEqual((busy.ended, idle.ended), ("", "aborted"))
         self.assertEqual(session.told, [(110, "idle for too long")])
 
+    def test_another(self) -> None:
+        """A connection on which another session begins when one is ended stays for that."""
+        kept = self.connect("a", "u")
+        link = self.links.of(kept)
+        idle: Any = Session(link)
+        link.sessions[idle] = "pull"
+        self.clock.pump([1] * 31)
+        self.assertEqual((idle.told, kept.ended), ([], ""))
+        self.clock.advance(1)
+        self.assertEqual(idle.told, [(110, "idle for too long")])
+        another: Any = Session(link)
+        link.sessions[another] = "pull"
+        self.clock.pump([1] * 20)
+        kept.active += 1
+        self.clock.pump([1] * 31)
+        self.assertEqual((another.told, kept.ended), ([], ""))
+        self.clock.advance(1)
+        self.assertEqual((another.told, kept.ended), ([(110, "idle for too long")], ""))
+        self.clock.pump([1] * 2)
+        self.assertEqual((kept.ended, self.counters.refusals), ("aborted", {"idle": 1}))
+
     def test_stop(self) -> None:
         """At the end sessions are given some time, then told, then connections are ended."""
         idle, busy = self.connect("a", "u"), self.connect("b", "v")
@@ -139,6 +165,48 @@ class LinksTests(SynchronousTestCase):
         self.clock.pump([2, 2, 2])
         self.successResultOf(stopping)
         self.assertEqual(busy.ended, "closed")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_unused(self) -> None:
+        """A connection that is kept after its last session is closed then, not after all others."""
+        kept, busy = self.connect("a", "u"), self.connect("b", "v")
+        sessions: list[Any] = []
+        for each in (kept, kept, busy):
+            link = self.links.of(each)
+            sessions.append(Session(link))
+            link.sessions[sessions[-1]] = "pull"
+        stopping = Deferred.fromCoroutine(self.links.stop())
+        del self.links.of(kept).sessions[sessions[0]]
+        self.clock.pump([0.25] * 6)
+        self.assertEqual(kept.ended, "")
+        del self.links.of(kept).sessions[sessions[1]]
+        self.clock.advance(0.25)
+        self.assertEqual(kept.ended, "")  # what was said last has to arrive
+        self.clock.pump([0.25] * 3)
+        self.assertEqual((kept.ended, busy.ended), ("closed", ""))
+        self.links.lost(kept)
+        self.assertEqual(sessions[2].told, [])
+        del self.links.of(busy).sessions[sessions[2]]
+        self.links.lost(busy)
+        self.successResultOf(stopping)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_in_time(self) -> None:
+        """However many sessions there are, and whatever clients do, it takes little longer."""
+        stuck = [self.connect("a", "u"), self.connect("b", "v")]
+        sessions: list[Any] = []
+        for connection in stuck:
+            link = self.links.of(connection)
+            sessions += [Session(link) for _ in range(16)]
+            link.sessions.update(dict.fromkeys(sessions[-16:], "pull"))
+        stopping = Deferred.fromCoroutine(self.links.stop())
+        self.clock.pump([0.25] * 15)
+        self.assertNoResult(stopping)
+        self.assertEqual([each.told for each in sessions], [[]] * 32)
+        self.clock.pump([0.25] * 9)
+        self.successResultOf(stopping)
+        self.assertEqual([each.told for each in sessions], [[(103, "the server is stopping")]] * 32)
+        self.assertEqual([each.ways for each in stuck], [["closed", "aborted"]] * 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop_at_once(self) -> None:

@@ -29,6 +29,13 @@ ETIMEDOUT: Final = 110
 #: Seconds in which what was said last has to arrive, and the client to leave.
 _LAST_WORDS: Final = 2.0
 
+#: The last of these seconds when the server stops, in which what waits to be sent still can be.
+_CLOSING: Final = 0.5
+
+#: Seconds that a connection goes on without sessions when the server stops, and how often it is
+#: looked for such: a client drops what arrives together with the end of the connection.
+_AFTERWARDS: Final = 0.5
+
 
 class Limits(NamedTuple):
     """
@@ -57,6 +64,10 @@ class Link:
     :ivar user: who is logged in; None before somebody is.
     :ivar sessions: its sessions that aren't over, with their verbs.
     :ivar since: when something last moved, or when it began if nobody is logged in.
+    :ivar is_told: that it is to leave.
+    :ivar unused_since: when the server, while it stops, first found it without sessions; None if
+        it hasn't.
+    :ivar is_closing: whether it is closed as soon as what was said has been sent.
     """
 
     def __init__(self, transport: Transport, now: float) -> None:
@@ -64,7 +75,9 @@ class Link:
         self.address = getattr(transport.transport.getPeer(), "host", "local")  # type: ignore[union-attr]
         self.user: str | None = None
         self.is_turned_away = False
-        self.is_told = False  # that it is to leave
+        self.is_told = False
+        self.unused_since: float | None = None
+        self.is_closing = False
         self.since = now
         self.seen = -1
         self.sessions: dict[ServerSession, str] = {}
@@ -184,6 +197,11 @@ class Links:
                     self._turn_away(link, "login-timeout", "not logged in in time")
                 continue
             activity = link.activity()
+            if link.is_told and link.sessions:
+                # Whoever was told is gone: this is another, on a connection that ssh keeps for
+                # several.
+                link.is_told = False
+                link.seen = -1
             if activity != link.seen and not link.is_told:
                 link.seen, link.since = activity, now
             elif now - link.since > self.limits.idle + _LAST_WORDS:
@@ -195,22 +213,49 @@ class Links:
     # The end
 
     async def stop(self) -> None:
-        """Let sessions end for a while, then end them, and all connections."""
+        """
+        Let sessions end for a while, then end them, and all connections.
+
+        It takes no longer than :attr:`Limits.grace` and two seconds, however many sessions there
+        are.
+        """
         self.closed = True
         if self._sweep.running:
             self._sweep.stop()
         for link in list(self._links.values()):
             if not link.sessions:
-                link.transport.loseConnection()  # type: ignore[no-untyped-call]
-        await self._all_gone(self.limits.grace)
+                self._close(link)
+        await self._unused_closed(self.limits.grace)
         for link in list(self._links.values()):
             link.end_sessions(ECONNABORTED, "the server is stopping")
-        await self._all_gone(_LAST_WORDS)
+        await self._unused_closed(_LAST_WORDS - _CLOSING)
         for link in list(self._links.values()):
-            link.transport.loseConnection()  # type: ignore[no-untyped-call]
-        await self._all_gone(_LAST_WORDS)
+            self._close(link)
+        await self._all_gone(_CLOSING)
         for link in list(self._links.values()):
             link.transport.transport.abortConnection()  # type: ignore[union-attr]
+
+    async def _unused_closed(self, seconds: float) -> None:
+        """
+        Wait until no connection is left, or so long, and close those whose sessions are over.
+
+        Not every client leaves after its last session: ssh keeps connections for later ones.
+        """
+        end = self._clock.seconds() + seconds
+        while self._links and (left := end - self._clock.seconds()) > 0:
+            await self._all_gone(min(left, _AFTERWARDS))
+            now = self._clock.seconds()
+            for link in [each for each in self._links.values() if not each.sessions]:
+                if link.unused_since is None:
+                    link.unused_since = now
+                elif now - link.unused_since >= _AFTERWARDS:
+                    self._close(link)
+
+    def _close(self, link: Link) -> None:
+        """Close a connection when what was said has been sent."""
+        if not link.is_closing:
+            link.is_closing = True
+            link.transport.loseConnection()  # type: ignore[no-untyped-call]
 
     async def _all_gone(self, seconds: float) -> None:
         """Wait until no connection is left, or so long."""
