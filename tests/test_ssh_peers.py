@@ -207,6 +207,28 @@ class StoreTests(SshCase):
         self.assertEqual(self.read("out"), self.data)
         self.assertTrue((self.folder / "proxied").exists())
 
+    def test_go_desync(self) -> None:
+        """Go desync's server serves one session and several; what is wrong with it is shown."""
+        program = os.environ.get("GO_DESYNC")
+        if not program:
+            raise SkipTest("GO_DESYNC names no binary")
+        self.make_served()
+        store = f"ssh://server{self.folder}/default.castr"
+        for n in ("1", "3", "10"):
+            self.desync("extract", "-n", n, "-s", store, "v1.caibx", f"out{n}", remote=program)
+            self.assertEqual(self.read(f"out{n}"), self.data)
+        found = self.desync("cat", "-s", store, "v1.caibx", remote=program)
+        self.assertEqual(found.out, self.data)
+        chunk = next((self.folder / "default.castr").glob("*/*.cacnk"))
+        chunk.unlink()
+        outcome = self.desync("extract", "-s", store, "v1.caibx", "out", remote=program, code=1)
+        self.assertIn(chunk.stem, outcome.err)
+        self.assertFalse((self.folder / "out").exists())
+        outcome = self.desync(
+            "extract", "-s", f"{store}/none", "v1.caibx", "out", remote=program, code=1
+        )
+        self.assertRegex(outcome.err, r"Error: ssh://server/.*")
+
     def test_refused(self) -> None:
         """What goes wrong at the other end is one line here, and nothing is left."""
         self.make_served()

@@ -137,11 +137,10 @@ class PushTests(SshCase):
             b"if push:\n"
             b"    os.write(1, struct.pack('<2Q', 16, 0xad205dbf1a3686c3))\n"
             b"else:\n"
-            b"    data = os.read(0, 1 << 20)[24 + 24:]\n"
-            b"    for at in range(0, len(data), 32):\n"
-            b"        if len(data[at:at + 32]) == 32:\n"
-            b"            missing = struct.pack('<2Q', 48, 0xd010f9fac82b7b6c)\n"
-            b"            os.write(1, missing + data[at:at + 32])\n"
+            b"    sys.stdin.buffer.read(24)\n"
+            b"    while len(request := sys.stdin.buffer.read(56)) == 56:\n"
+            b"        missing = struct.pack('<2Q', 48, 0xd010f9fac82b7b6c)\n"
+            b"        os.write(1, missing + request[24:])\n"
             b"time.sleep(1)\n",
         )
         outcome = self.desync(

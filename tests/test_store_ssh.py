@@ -143,6 +143,20 @@ class SessionTests(TestCase):
         running.cancel()
         running.addErrback(lambda _: None)
 
+    async def test_first_of_request(self) -> None:
+        """A server that answers the first chunk of a request, as Go desync's, is asked for all."""
+        chunks = sample_chunks(100)
+        held = {chunk.chunk_id: chunk.plain for chunk in chunks}
+
+        def answer(server: Scripted, message: Message) -> None:
+            if isinstance(message, p.Request):
+                first = message.ids[0]
+                server.say(p.ChunkData(first, held[first], compressed=False))
+
+        sink = CollectingSink()
+        await self.store(answer).get_many(ids_of(*chunks), sink).addTimeout(30, the_reactor())
+        self.assertEqual(sorted(sink.found), sorted(held))
+
     async def fails(self, answer: Any, why: str) -> None:
         """Make sure that a single operation and a batch fail as they should."""
         chunks = sample_chunks(5)
@@ -169,7 +183,7 @@ class SessionTests(TestCase):
         """What a server gives as the reason for giving up is shown."""
 
         def answer(server: Scripted, message: Message) -> None:
-            if isinstance(message, p.Request):
+            if isinstance(message, p.Request) and not server.session.over:
                 server.say(p.Abort(2, "no store"))
 
         await self.fails(answer, "^ssh://far/store: the server gave up: no store$")

@@ -46,7 +46,7 @@ class ChunkSession(ClientSession):
         self.is_retired = False
         self._on_end = on_end
         self._waiting: dict[bytes, Answered] = {}
-        self._unsent: list[tuple[ChunkIds, bool]] = []
+        self._unsent: list[bytes] = []
         self._ever: set[bytes] = set()
         self._held = 0
         self._is_paused = False
@@ -76,11 +76,14 @@ class ChunkSession(ClientSession):
         for chunk_id in wanted:
             self._waiting[chunk_id] = answered
         self._ever.update(wanted)
-        request = (ChunkIds.from_iterable(wanted), True)
         if self.session.is_open:
-            self.say(Request(*request))
+            self._request(wanted)
         else:
-            self._unsent.append(request)
+            self._unsent += wanted
+
+    def _request(self, ids: list[bytes]) -> None:
+        # Each by itself: Go desync's server answers only the first of a request.
+        self.say_all(Request(ChunkIds.from_bytes(chunk_id)) for chunk_id in ids)
 
     def holding(self, size: int) -> None:
         """Take note of bytes that were answered and lie about; negative when they have gone on."""
@@ -112,11 +115,9 @@ class ChunkSession(ClientSession):
             self.finish(StoreError(self._where, "the server ended the session"))
 
     def heard(self) -> None:
-        unsent: list[tuple[ChunkIds, bool]] = []
         if self._unsent and self.session.is_open:
-            unsent, self._unsent = self._unsent, unsent
-            for request in unsent:
-                self.say(Request(*request))
+            unsent, self._unsent = self._unsent, []
+            self._request(unsent)
         block, self._block = self._block, {}
         for answered, messages in block.items():
             answered(messages, [], None)
