@@ -229,6 +229,30 @@ class StoreTests(SshCase):
         )
         self.assertRegex(outcome.err, r"Error: ssh://server/.*")
 
+    def test_jump_host(self) -> None:
+        """A server is reached through another machine, as the user's ssh configuration says."""
+        self.make_served()
+        keys = self.folder / "keys"
+        hosts = (keys / "ssh_config").read_text()
+        # The first value that ssh finds for a host is the one that holds.
+        (keys / "ssh_config").write_text(
+            f"Host server\n  ProxyJump jump\n{hosts.replace('Host server', 'Host server jump')}"
+        )
+        store = f"ssh://server{self.folder}/default.castr"
+        self.desync("extract", "-n", "1", "-s", store, "v1.caibx", "out", remote="casync")
+        self.assertEqual(self.read("out"), self.data)
+        log = keys / "sshd.log"
+        self.assertEqual(log.read_text().count("Accepted publickey"), 2)
+        self.desync("extract", "-n", "3", "-s", store, "v1.caibx", "out3")
+        self.assertEqual(self.read("out3"), self.data)
+        with open(keys / "ssh_config", "a") as file:
+            file.write("Host gone\n  ProxyJump nowhere.invalid\n")
+        outcome = self.desync(
+            *("extract", "-s", store.replace("server", "gone"), "v1.caibx", "none"), code=1
+        )
+        self.assertRegex(outcome.err, r"Error: ssh://gone/.*: .*exit code 255")
+        self.assertFalse((self.folder / "none").exists())
+
     def test_refused(self) -> None:
         """What goes wrong at the other end is one line here, and nothing is left."""
         self.make_served()
