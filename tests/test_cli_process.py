@@ -222,3 +222,68 @@ class SignalTests(SynchronousTestCase):
         finally:
             process.terminate()
             process.communicate(timeout=60)
+
+
+class ImportTests(SynchronousTestCase):
+    """Interrupts while something is being imported."""
+
+    script = """
+import importlib.abc, os, signal, sys, threading, time
+from desync.cli import main
+main._prepare_process()
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "nowhere":
+            os.kill(os.getpid(), signal.SIGTERM)
+            end = time.monotonic() + 0.1
+            while time.monotonic() < end:
+                pass
+            print("found", flush=True)
+
+sys.meta_path.insert(0, Finder())
+{before}
+try:
+    try:
+        import nowhere
+    except ImportError:
+        print("imported", flush=True)
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+thread = threading.Thread(target=lambda: __import__("colorsys"))
+thread.start()
+thread.join(20)
+print(thread.is_alive())
+"""
+
+    def run_script(self, before: str = "") -> list[str]:
+        """Run it, and give the lines that it wrote."""
+        done = subprocess.run(
+            [sys.executable, "-c", self.script.replace("{before}", before)],
+            capture_output=True,
+            env=process_environ(),
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.decode().split()
+
+    def test_import(self) -> None:
+        """It is imported, then comes the interrupt, and threads can import."""
+        self.assertEqual(self.run_script(), ["found", "imported", "interrupted", "False"])
+
+    def test_other_handler(self) -> None:
+        """Whoever deals with signals by then is told."""
+        before = """
+def told(number, frame):
+    print("told", flush=True)
+    raise KeyboardInterrupt
+signal.setitimer(signal.ITIMER_REAL, 0)
+real = os.kill
+def kill(pid, number):
+    real(pid, number)
+    signal.signal(number, told)
+os.kill = kill
+"""
+        lines = ["found", "imported", "told", "interrupted", "False"]
+        self.assertEqual(self.run_script(before), lines)

@@ -67,7 +67,7 @@ class InterruptCase(CommandCase):
                 self.assertEqual(outcome.err, "", what)
         elif "Traceback" in outcome.err:
             # Python hadn't got as far as our program, or the program as far as signals.
-            self.assertIn("KeyboardInterrupt", outcome.err, what)
+            self.assertIn("KeyboardInterrupt", outcome.err, f"{what}: {outcome.err}")
             self.assertNotIn("run_program", outcome.err, f"{what}: {outcome.err}")
         elif outcome.code == 1:
             self.assertTrue(outcome.err.startswith("Error: "), f"{what}: {outcome.err}")

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .streams import Streams
 
 
+#: How soon an interrupt is tried again that came at the wrong time, in seconds.
+_LATER = 0.005
+
+
 def main(
     argv: Sequence[str] | None = None,
     *,
@@ -75,6 +79,20 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """
+    Tell whether something is being imported, which must not be interrupted.
+
+    Python keeps the lock of all imports if it is interrupted in between, and every thread that
+    imports something waits for ever; or it makes another error of the interrupt.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _prepare_process() -> None:
     received: list[int] = []
 
@@ -83,9 +101,19 @@ def _prepare_process() -> None:
         # it; the third one means it.
         received.append(number)
         if len(received) == 1:
-            raise KeyboardInterrupt
+            act(frame)
         if len(received) > 2:
             os._exit(1)
+
+    def act(frame: FrameType | None) -> None:
+        if _imports(frame):
+            signal.signal(signal.SIGALRM, lambda _, later: act(later))
+            signal.setitimer(signal.ITIMER_REAL, _LATER)
+        elif signal.getsignal(received[0]) is interrupt:
+            raise KeyboardInterrupt
+        else:
+            # By now somebody else deals with it.
+            signal.raise_signal(received[0])
 
     for number in (signal.SIGINT, signal.SIGTERM):
         # Whoever started us may have wanted us to ignore it: `nohup`, a shell's background job.
