@@ -33,6 +33,7 @@ from tests.ssh_server import SshServer
 
 from .__main__ import parse_size
 from .commands import GO, OURS, Party, others, ours
+from .measure import run
 from .place import Place
 
 #: How much of Go desync's time ours may take.
@@ -58,25 +59,13 @@ def extract(
     environ = {**os.environ, **party.environ, "CASYNC_SSH_PATH": ssh}
     # casync keeps working files, which belong where the data is.
     environ["CASYNC_REMOTE_PATH"] = f"env TMPDIR={shlex.quote(str(out.parent))} casync"
-    begin = time.monotonic()
-    running = subprocess.Popen(
-        command,
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        code = running.wait(limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    ran = run(command, environ=environ, directory=str(out.parent), timeout=limit)
+    if ran.code == -signal.SIGKILL:
         return None
-    took = time.monotonic() - begin
-    if code:
-        raise subprocess.CalledProcessError(code, command)
+    if ran.code:
+        raise SystemExit(f"{party.name} failed: {ran.said}")
     out.unlink()
-    return took
+    return ran.wall
 
 
 def compare(
