@@ -138,7 +138,8 @@ class Transport(SSHServerTransport):
         """
         head = _DATA.pack(MSG_CHANNEL_DATA, channel, size)
         if not self._seal((head, *pieces), len(head) + size, MSG_CHANNEL_DATA):
-            self.sendPacket(MSG_CHANNEL_DATA, head[1:] + b"".join(pieces))
+            data = head[1:] + b"".join(pieces)
+            super().sendPacket(MSG_CHANNEL_DATA, data)  # type: ignore[no-untyped-call]
 
     def _seal(self, pieces: Sequence[bytes | memoryview], size: int, kind: int) -> bool:
         """Send a packet now, if it may be sent and there are keys."""

@@ -83,9 +83,7 @@ class SessionProtocol(Protocol):
         :raises SessionEnded: if the peer has ended the session, perhaps with what arrived together
             with what this answers.
         """
-        if self.session.over:
-            raise SessionEnded("the peer has ended the session")
-        self.transport_.writeSequence(self.session.send(message))
+        self.say_all((message,))
 
     def say_all(self, messages: Iterable[Message]) -> None:
         """
@@ -100,7 +98,8 @@ class SessionProtocol(Protocol):
                     raise SessionEnded("the peer has ended the session")
                 pieces += self.session.send(message)
         finally:
-            self.transport_.writeSequence(pieces)
+            if pieces:
+                self.transport_.writeSequence(pieces)
 
     @property
     def transport_(self) -> Any:

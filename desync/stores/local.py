@@ -9,7 +9,6 @@ it directly, without this module and without a reactor.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from itertools import islice
@@ -19,7 +18,6 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from desync.chunking import kernels
 from desync.errors import ChunkInvalid, ChunkMissing, DesyncError
 from desync.formats.chunk import Chunk
 from desync.formats.ids import ID_SIZE, ChunkIds
@@ -29,6 +27,7 @@ from desync.interfaces import IBatch, IBatchRenewer, IChunkRemover, IChunkTarget
 from .batches import blocks, check_id, guarded, packed
 from .concurrently import concurrently
 from .listing import PART, Parts
+from .local_batches import read_together
 from .pruning import membership
 from .threads import StoreThreads, Threads
 
@@ -89,24 +88,18 @@ def read_some(files: LocalFiles, ids: Sequence[bytes], enough: int = _READ_BYTES
     unverified: list[tuple[bytes, bytes, bytes, StoredForm]] = []
     read = done = 0
     # Most are read in one go. What is large, absent or odd gets a closer look.
-    paths = [os.fsencode(files.path_of(chunk_id)) for chunk_id in ids]
-    at_hand = kernels.read_files(paths, _SMALL)
-    for chunk_id, stored in zip(ids, at_hand, strict=True):
+    for chunk_id, stored in zip(ids, read_together(files, ids, _SMALL), strict=True):
         done += 1
+        form = files.form
         try:
-            if files.skip_verify and stored is not None:
+            if stored is None:
+                stored, form = files.read(chunk_id)
+            if files.skip_verify:
                 # A form of its own: this store's codec must stay with this store's thread.
-                form = form_named(files.form.extension, files.level)
-                chunks.append(Chunk(chunk_id, stored=stored, form=form))
+                own = form_named(form.extension, files.level)
+                chunks.append(Chunk(chunk_id, stored=stored, form=own))
                 read += len(stored)
-            elif files.skip_verify:
-                chunk = files.get(chunk_id)
-                chunks.append(chunk)
-                read += chunk.stored_size
             else:
-                form = files.form
-                if stored is None:
-                    stored, form = files.read(chunk_id)
                 plain = form.decode(stored, MAX_CHUNK_SIZE)
                 unverified.append((chunk_id, plain, stored, form))
                 read += len(plain) + len(stored)

@@ -1,7 +1,7 @@
 # Copyright (c) The desync-py authors.
 # SPDX-License-Identifier: BSD-3-Clause
 """
-Reading many chunks of known length from a local store at once, with as little as possible of the
+Reading many chunks from a local store at once, with as little as possible of the
 interpreter in between: threads that do this get in each other's way less.
 
 Only what is as it should be is read here. Everything else is left to
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .local_files import LocalFiles
+
+
+def read_together(files: LocalFiles, chunk_ids: Sequence[bytes], limit: int) -> list[bytes | None]:
+    """
+    Read what is stored of some chunks, in the store's form.
+
+    :param limit: the most bytes that one may have.
+    :returns: the bytes of each; None for those that need a closer look.
+    """
+    paths = [os.fsencode(files.path_of(chunk_id)) for chunk_id in chunk_ids]
+    return kernels.read_files(paths, limit)
 
 
 class BatchReader:
@@ -46,8 +57,8 @@ class BatchReader:
         limit = files.form.stored_limit(max(length for _, length in chunks))
         frames: list[bytes] = []
         places: list[int] = []
-        paths = [os.fsencode(files.path_of(chunk_id)) for chunk_id, _ in chunks]
-        for place, stored in enumerate(kernels.read_files(paths, limit)):
+        at_hand = read_together(files, [chunk_id for chunk_id, _ in chunks], limit)
+        for place, stored in enumerate(at_hand):
             if stored is None:
                 continue
             length = chunks[place][1]
