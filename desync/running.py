@@ -127,6 +127,9 @@ def run_with_reactor(
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        # While it starts, too: it takes an interrupt that is raised then for a handler's failure.
+        for number in previous:
+            signal.signal(number, interrupt)
         reactor.callWhenRunning(begin)
         reactor.run()
     finally:
